@@ -1,0 +1,3 @@
+//! The `rtpproxy` binary.
+
+fn main() {}

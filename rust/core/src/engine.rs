@@ -1,0 +1,1 @@
+//! Sessions: commands, packets and time in, replies and effects out.

@@ -1,0 +1,34 @@
+//! The protocol and the session logic of rtpproxy, without any IO.
+//!
+//! Bytes and the time go in, decisions come out. The shell around this crate (`rtpproxy-relay`) owns the
+//! sockets, the threads, the clock and the files; nothing here does.
+//!
+//! The road of a packet: [`engine::Engine::handle_packet`] finds the session and the stream behind a media
+//! port, lets [`latch`] decide whether the source may speak for that party, counts it ([`stats`],
+//! [`analyzer`]), copies it to a recording and says where to send it ([`effects::Out`]).
+//!
+//! The road of a command: [`command::parse`] turns text into a [`command::Command`],
+//! [`front::Front`] applies the rules that depend on the configuration, the engine carries it out and
+//! answers with a [`command::Reply`].
+//!
+//! How a recording looks as bytes is in [`pcap`], [`pcapng`] and [`frame`].
+
+pub mod addr;
+pub mod analyzer;
+pub mod command;
+pub mod config;
+pub mod effects;
+pub mod engine;
+pub mod frame;
+pub mod front;
+pub mod host;
+pub mod latch;
+pub mod pcap;
+pub mod pcapng;
+pub mod port_pool;
+pub mod recording;
+pub mod rtcp;
+pub mod rtp;
+mod session;
+pub mod stats;
+pub mod time;

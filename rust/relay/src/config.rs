@@ -1,0 +1,124 @@
+//! Everything the relay is told at start. The command line and the Python class build the same [`Config`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use rtpproxy_core::config::{EngineConfig, FrontConfig};
+
+/// Settings of a relay.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The session logic.
+    pub engine: EngineConfig,
+    /// The rules before it: listen addresses, notification targets.
+    pub front: FrontConfig,
+    /// Worker threads; `None`: as many as affinity and the cgroup's quota allow.
+    pub workers: Option<usize>,
+    /// The lowest RTP port, even.
+    pub port_min: u16,
+    /// The highest RTP port, even; its RTCP port is one above.
+    pub port_max: u16,
+    /// Ports in order from `port_min` (`-b`) instead of unpredictable ones.
+    pub sequential_ports: bool,
+    /// The IP TOS byte of IPv4 media (`-t`).
+    pub tos: u8,
+    /// The recorder.
+    pub record: RecordConfig,
+    /// Real-time scheduling of the media threads (`-c`).
+    pub scheduling: Option<Scheduling>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            engine: EngineConfig::default(),
+            front: FrontConfig::default(),
+            workers: None,
+            port_min: 35000,
+            port_max: 64998,
+            sequential_ports: false,
+            tos: 0xb8,
+            record: RecordConfig::default(),
+            scheduling: None,
+        }
+    }
+}
+
+/// Real-time scheduling policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduling {
+    /// First in, first out.
+    Fifo,
+    /// Round robin.
+    RoundRobin,
+}
+
+/// File formats of recordings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecordFormat {
+    /// pcapng with named legs, comments and a SIP head.
+    #[default]
+    Pcapng,
+    /// Classic pcap (`-P`).
+    Pcap,
+    /// The C program's own format.
+    Adhoc,
+}
+
+/// Settings of the recorder.
+#[derive(Clone, Debug)]
+pub struct RecordConfig {
+    /// Where recordings end up (`-r`); `None`: nothing can be recorded.
+    pub folder: Option<PathBuf>,
+    /// Where they are written until they are complete (`-S`).
+    pub spool: Option<PathBuf>,
+    /// The format.
+    pub format: RecordFormat,
+    /// Nanosecond time stamps in classic pcap (`--record-ns`); pcapng always has them.
+    pub nanoseconds: bool,
+    /// Names, modes and visibility of the C program: no `.part`, mode by umask, `%` as it is, no sidecar.
+    pub compat: bool,
+    /// Bytes of memory that wait for the disk, at most, over the whole process.
+    pub buffer_bytes: usize,
+    /// A synthetic SIP head: on in pcapng, off in pcap.
+    pub sip_head: bool,
+    /// Dynamic payload types for the SIP head: number and `NAME/RATE[/CHANNELS]`.
+    pub codec_map: Vec<(u8, String)>,
+}
+
+impl Default for RecordConfig {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            spool: None,
+            format: RecordFormat::Pcapng,
+            nanoseconds: false,
+            compat: false,
+            buffer_bytes: 64 << 20,
+            sip_head: true,
+            codec_map: Vec::new(),
+        }
+    }
+}
+
+/// One control transport (`-s`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlSpec {
+    /// One command a connection.
+    Unix(PathBuf),
+    /// Persistent connections.
+    Cunix(PathBuf),
+    /// TCP over IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// UDP over IPv4 or IPv6.
+    Udp(SocketAddr),
+    /// Standard input and output; `always_drain`: `stdioc:`.
+    Stdio {
+        /// The end of input always starts the slow shutdown.
+        always_drain: bool,
+    },
+    /// The first inherited descriptor of socket activation.
+    Systemd,
+    /// An open stream descriptor of this process, for in-process use.
+    Fd(i32),
+}

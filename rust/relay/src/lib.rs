@@ -1,0 +1,4 @@
+//! The shell around `rtpproxy-core`: worker threads, media sockets, control transports and the recorder.
+
+#[cfg(target_os = "linux")]
+pub mod config;
