@@ -2,3 +2,8 @@
 
 #[cfg(target_os = "linux")]
 pub mod config;
+#[cfg(target_os = "linux")]
+mod dispatch;
+
+#[cfg(target_os = "linux")]
+pub use dispatch::RelayHandle;
