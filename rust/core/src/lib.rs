@@ -11,9 +11,10 @@
 //! [`front::Front`] applies the rules that depend on the configuration, the engine carries it out and
 //! answers with a [`command::Reply`].
 //!
-//! How a recording looks as bytes is in [`pcap`], [`pcapng`] and [`frame`].
+//! How a recording looks as bytes is in [`pcapng`], [`pcap`] and [`adhoc`], its frames in [`frame`].
 
 pub mod addr;
+pub mod adhoc;
 pub mod analyzer;
 pub mod command;
 pub mod config;

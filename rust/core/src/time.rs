@@ -35,7 +35,8 @@ pub struct Wall(pub u64);
 impl Wall {
     /// Seconds since the Unix epoch.
     pub fn seconds(self) -> f64 {
-        self.0 as f64 / 1e9
+        // Whole and fraction apart: nanoseconds of today are too many for the 53 bits of a double.
+        (self.0 / 1_000_000_000) as f64 + (self.0 % 1_000_000_000) as f64 / 1e9
     }
 }
 
