@@ -16,6 +16,7 @@ pub use error::ErrorCode;
 pub use parse::{AnyRules, Rules, parse};
 pub use reply::{Info, MediaReply, Reply, ReplyKind, StatValue};
 pub use retry::ReplyCache;
+pub use token::split_cookie;
 
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
