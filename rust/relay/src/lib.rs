@@ -4,6 +4,11 @@
 pub mod config;
 #[cfg(target_os = "linux")]
 mod dispatch;
+mod hostport;
+#[cfg(target_os = "linux")]
+pub mod notifier;
+#[cfg(unix)]
+mod socket_file;
 
 #[cfg(target_os = "linux")]
 pub use dispatch::RelayHandle;
