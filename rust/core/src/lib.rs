@@ -11,7 +11,8 @@
 //! [`front::Front`] applies the rules that depend on the configuration, the engine carries it out and
 //! answers with a [`command::Reply`].
 //!
-//! How a recording looks as bytes is in [`pcapng`], [`pcap`] and [`adhoc`], its frames in [`frame`].
+//! How a recording looks as bytes is in [`pcapng`], [`pcap`] and [`adhoc`], its frames in [`frame`], and
+//! the signalling that is made up for them in [`sip_head`].
 
 pub mod addr;
 pub mod adhoc;
@@ -31,5 +32,6 @@ pub mod recording;
 pub mod rtcp;
 pub mod rtp;
 mod session;
+pub mod sip_head;
 pub mod stats;
 pub mod time;
