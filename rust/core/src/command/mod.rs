@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
+mod capability;
 mod encode;
 mod error;
 mod parse;
@@ -12,9 +13,10 @@ mod reply;
 mod retry;
 mod token;
 
+pub use capability::{CAPABILITIES, NOTIFICATIONS};
 pub use error::ErrorCode;
 pub use parse::{AnyRules, Rules, parse};
-pub use reply::{Info, MediaReply, Reply, ReplyKind, StatValue};
+pub use reply::{BadReply, Info, MediaReply, QUERY_DEFAULT, REPLY_MAX, Reply, ReplyKind, StatValue};
 pub use retry::ReplyCache;
 pub use token::split_cookie;
 

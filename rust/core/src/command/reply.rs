@@ -1,6 +1,17 @@
 //! Replies as values and as text.
 
+use std::{fmt, str};
+
 use super::ErrorCode;
+
+/// The longest reply, in bytes, with its line feed.
+pub const REPLY_MAX: usize = 1024;
+
+/// What `Q` shows if no names are given.
+pub const QUERY_DEFAULT: [&str; 5] = ["ttl", "npkts_ina", "npkts_ino", "nrelayed", "ndropped"];
+
+/// The version of the protocol.
+const VERSION: &str = "20040107";
 
 /// A figure in a reply.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,4 +107,311 @@ pub enum ReplyKind {
     },
     /// `G` with these names.
     Counters(Vec<Box<str>>),
+}
+
+impl Reply {
+    /// True for what counts as an error: an error code, and an `L` that found nothing.
+    pub fn is_error(&self) -> bool {
+        matches!(self, Self::Error(_) | Self::NoSession)
+    }
+
+    /// The text of the answer with its line feed, [`REPLY_MAX`] bytes at most.
+    ///
+    /// An answer that would be longer becomes an error: E26 of `Q`, E25 of `G`, E81 of all others.
+    pub fn encode(&self) -> Vec<u8> {
+        let text = self.text();
+        if text.len() <= REPLY_MAX { text } else { Self::Error(self.too_long()).text() }.into_bytes()
+    }
+
+    /// Reads the answer to a command of `kind`; white space behind it is ignored.
+    pub fn parse(text: &[u8], kind: &ReplyKind) -> Result<Self, BadReply> {
+        let bad = || BadReply { text: String::from_utf8_lossy(text).trim_end().into() };
+        let line = str::from_utf8(text).map_err(|_| bad())?.trim_ascii_end();
+        let error = line.strip_prefix('E').and_then(number).map(|code| Self::Error(ErrorCode(code)));
+        error.or_else(|| answer(line, kind)).ok_or_else(bad)
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Done | Self::NoSession => "0\n".into(),
+            Self::Version => format!("{VERSION}\n"),
+            Self::Feature(known) => format!("{}\n", u8::from(*known)),
+            Self::Media(media) => match &media.addr {
+                None => format!("{}\n", media.port),
+                Some(addr) => format!("{} {addr}{}\n", media.port, if media.ipv6 { " 6" } else { "" }),
+            },
+            Self::Stats { verbose, values } | Self::Counters { verbose, values } => {
+                let figures =
+                    values.iter().map(
+                        |(name, value)| {
+                            if *verbose { format!("{name}={value}") } else { value.to_string() }
+                        },
+                    );
+                figures.collect::<Vec<_>>().join(" ") + "\n"
+            }
+            Self::Info(info) => info.to_string(),
+            Self::Error(code) => format!("{code}\n"),
+        }
+    }
+
+    fn too_long(&self) -> ErrorCode {
+        match self {
+            Self::Stats { .. } => ErrorCode::QUERY_TOO_LONG,
+            Self::Counters { .. } => ErrorCode::COUNTERS_TOO_LONG,
+            _ => ErrorCode::INTERNAL_FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for StatValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signed(value) => write!(f, "{value}"),
+            Self::Count(value) => write!(f, "{value}"),
+            Self::Real(value) => write!(f, "{value:.6}"),
+        }
+    }
+}
+
+impl fmt::Display for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "sessions created: {}", self.sessions_created)?;
+        writeln!(f, "active sessions: {}", self.sessions_active)?;
+        writeln!(f, "active streams: {}", self.streams_active)?;
+        writeln!(f, "packets received: {}", self.packets_received)?;
+        writeln!(f, "packets transmitted: {}", self.packets_transmitted)?;
+        self.load.map_or(Ok(()), |load| writeln!(f, "average load: {load:.6}"))
+    }
+}
+
+/// A text that does not answer the command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unexpected reply {text:?}")]
+pub struct BadReply {
+    /// What came.
+    pub text: String,
+}
+
+/// An answer that is no error.
+fn answer(line: &str, kind: &ReplyKind) -> Option<Reply> {
+    let verbose = line.contains('=');
+    match kind {
+        ReplyKind::Done => (line == "0").then_some(Reply::Done),
+        ReplyKind::Version => (line == VERSION).then_some(Reply::Version),
+        ReplyKind::Feature => match line {
+            "1" => Some(Reply::Feature(true)),
+            "0" => Some(Reply::Feature(false)),
+            _ => None,
+        },
+        ReplyKind::Lookup if line == "0" => Some(Reply::NoSession),
+        ReplyKind::Media | ReplyKind::Lookup => media(line).map(Reply::Media),
+        ReplyKind::Stats(names) if names.is_empty() => {
+            let names: Vec<Box<str>> = QUERY_DEFAULT.iter().map(|&name| name.into()).collect();
+            figures(line, &names).map(|values| Reply::Stats { verbose, values })
+        }
+        ReplyKind::Stats(names) => figures(line, names).map(|values| Reply::Stats { verbose, values }),
+        ReplyKind::Info { load } => info(line, *load).map(Reply::Info),
+        ReplyKind::Counters(names) => figures(line, names).map(|values| Reply::Counters { verbose, values }),
+    }
+}
+
+/// `PORT`, `PORT ADDR`, `PORT ADDR 6`; a port of 0 is none.
+fn media(line: &str) -> Option<MediaReply> {
+    let mut words = line.split(' ');
+    let port = words.next().and_then(number).filter(|&port| port > 0)?;
+    let addr = words.next();
+    let ipv6 = match words.next() {
+        None => false,
+        Some("6") => true,
+        Some(_) => return None,
+    };
+    let complete = words.next().is_none() && addr != Some("");
+    complete.then(|| MediaReply { port, addr: addr.map(Into::into), ipv6 })
+}
+
+/// The values of `names`, each perhaps behind its name.
+fn figures(line: &str, names: &[Box<str>]) -> Option<Vec<(Box<str>, StatValue)>> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    if words.len() != names.len() {
+        return None;
+    }
+    let figures = words.iter().zip(names).map(|(word, name)| {
+        let value = if word.contains('=') { word.strip_prefix(&**name)?.strip_prefix('=')? } else { word };
+        Some((name.clone(), figure(name, value)?))
+    });
+    figures.collect()
+}
+
+/// The time to live is the only figure that is signed, and only figures with a point are not whole.
+fn figure(name: &str, text: &str) -> Option<StatValue> {
+    if text.contains('.') {
+        text.parse().ok().map(StatValue::Real)
+    } else if name == "ttl" {
+        text.parse().ok().map(StatValue::Signed)
+    } else {
+        text.parse().ok().map(StatValue::Count)
+    }
+}
+
+fn info(text: &str, load: bool) -> Option<Info> {
+    let mut lines = text.lines();
+    let mut next = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(": ");
+    let info = Info {
+        sessions_created: number(next("sessions created")?)?,
+        sessions_active: number(next("active sessions")?)?,
+        streams_active: number(next("active streams")?)?,
+        packets_received: number(next("packets received")?)?,
+        packets_transmitted: number(next("packets transmitted")?)?,
+        load: if load { Some(next("average load")?.parse().ok()?) } else { None },
+    };
+    lines.next().is_none().then_some(info)
+}
+
+fn number<T: str::FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of_names(names: &[&str]) -> Vec<Box<str>> {
+        names.iter().map(|&name| name.into()).collect()
+    }
+
+    #[test]
+    fn replies_and_their_text() {
+        let media = |port, addr: Option<&str>, ipv6| {
+            Reply::Media(MediaReply { port, addr: addr.map(Into::into), ipv6 })
+        };
+        let stats = |verbose, names: &[&str], values: &[StatValue]| Reply::Stats {
+            verbose,
+            values: kind_of_names(names).into_iter().zip(values.iter().copied()).collect(),
+        };
+        let default = [60, 0, 1, 2, 3].map(StatValue::Count);
+        let default = [&[StatValue::Signed(60)], &default[1..]].concat();
+        let jitter = [StatValue::Count(u64::MAX), StatValue::Real(12.5)];
+        let names = ["rtpa_nlost", "rtpa_javg"];
+        let rows = [
+            (Reply::Done, ReplyKind::Done, "0\n"),
+            (Reply::Version, ReplyKind::Version, "20040107\n"),
+            (Reply::Feature(true), ReplyKind::Feature, "1\n"),
+            (Reply::Feature(false), ReplyKind::Feature, "0\n"),
+            (Reply::NoSession, ReplyKind::Lookup, "0\n"),
+            (media(35000, None, false), ReplyKind::Media, "35000\n"),
+            (media(35000, Some("192.0.2.1"), false), ReplyKind::Lookup, "35000 192.0.2.1\n"),
+            (media(35000, Some("::1"), true), ReplyKind::Media, "35000 ::1 6\n"),
+            (stats(false, &QUERY_DEFAULT, &default), ReplyKind::Stats(vec![]), "60 0 1 2 3\n"),
+            (
+                stats(true, &QUERY_DEFAULT, &default),
+                ReplyKind::Stats(vec![]),
+                "ttl=60 npkts_ina=0 npkts_ino=1 nrelayed=2 ndropped=3\n",
+            ),
+            (
+                stats(false, &names, &jitter),
+                ReplyKind::Stats(kind_of_names(&names)),
+                "18446744073709551615 12.500000\n",
+            ),
+            (
+                Reply::Counters { verbose: true, values: vec![("pps_in".into(), StatValue::Real(0.0))] },
+                ReplyKind::Counters(kind_of_names(&["pps_in"])),
+                "pps_in=0.000000\n",
+            ),
+            (Reply::Counters { verbose: false, values: vec![] }, ReplyKind::Counters(vec![]), "\n"),
+            (Reply::Error(ErrorCode::NOT_FOUND), ReplyKind::Done, "E50\n"),
+        ];
+        for (reply, kind, text) in rows {
+            assert_eq!(String::from_utf8(reply.encode()).unwrap(), text);
+            assert_eq!(Reply::parse(text.as_bytes(), &kind), Ok(reply), "{text}");
+        }
+    }
+
+    #[test]
+    fn info_has_a_line_for_each_figure() {
+        let info = Info {
+            sessions_created: 5,
+            sessions_active: 1,
+            streams_active: 2,
+            packets_received: 100,
+            packets_transmitted: 99,
+            load: None,
+        };
+        let text = "sessions created: 5\nactive sessions: 1\nactive streams: 2\npackets received: 100\n\
+                    packets transmitted: 99\n";
+        let kind = |load| ReplyKind::Info { load };
+        assert_eq!(Reply::Info(info).encode(), text.as_bytes());
+        assert_eq!(Reply::parse(text.as_bytes(), &kind(false)), Ok(Reply::Info(info)));
+        assert!(Reply::parse(text.as_bytes(), &kind(true)).is_err());
+        let text = format!("{text}average load: 0.000000\n");
+        let loaded = Reply::Info(Info { load: Some(0.0), ..info });
+        assert_eq!(loaded.encode(), text.as_bytes());
+        assert_eq!(Reply::parse(text.as_bytes(), &kind(true)), Ok(loaded));
+        assert!(Reply::parse(text.as_bytes(), &kind(false)).is_err());
+    }
+
+    #[test]
+    fn errors_answer_every_kind() {
+        let names = || kind_of_names(&["ttl"]);
+        let kinds = [
+            ReplyKind::Done,
+            ReplyKind::Version,
+            ReplyKind::Feature,
+            ReplyKind::Media,
+            ReplyKind::Lookup,
+            ReplyKind::Stats(names()),
+            ReplyKind::Info { load: true },
+            ReplyKind::Counters(names()),
+        ];
+        for kind in kinds {
+            let reply = Reply::parse(b"E72\n", &kind);
+            assert_eq!(reply, Ok(Reply::Error(ErrorCode::NO_PORT)));
+            assert!(reply.unwrap().is_error());
+        }
+        assert!(Reply::NoSession.is_error());
+        assert!(!Reply::Done.is_error());
+    }
+
+    #[test]
+    fn texts_that_do_not_answer() {
+        let rows = [
+            (ReplyKind::Done, "1"),
+            (ReplyKind::Done, ""),
+            (ReplyKind::Done, "E"),
+            (ReplyKind::Done, "E70000"),
+            (ReplyKind::Version, "20050101"),
+            (ReplyKind::Feature, "2"),
+            (ReplyKind::Media, "0"),
+            (ReplyKind::Media, "70000"),
+            (ReplyKind::Media, "5 ::1 7"),
+            (ReplyKind::Media, "5  6"),
+            (ReplyKind::Lookup, "5 ::1 6 6"),
+            (ReplyKind::Stats(vec![]), "1 2 3 4"),
+            (ReplyKind::Stats(vec![]), "1 2 3 4 x"),
+            (ReplyKind::Counters(kind_of_names(&["a"])), "b=1"),
+            (ReplyKind::Counters(kind_of_names(&["a"])), "-1"),
+        ];
+        for (kind, text) in rows {
+            let bad = BadReply { text: text.into() };
+            assert_eq!(Reply::parse(text.as_bytes(), &kind), Err(bad), "{kind:?}");
+        }
+        assert!(Reply::parse(b"\xff", &ReplyKind::Done).is_err());
+    }
+
+    #[test]
+    fn a_reply_that_would_be_too_long_is_an_error() {
+        let values = |name_len: usize| vec![("n".repeat(name_len).into(), StatValue::Count(1))];
+        let longest = Reply::Stats { verbose: true, values: values(REPLY_MAX - 3) };
+        assert_eq!(longest.encode().len(), REPLY_MAX);
+        let rows = [
+            (Reply::Stats { verbose: true, values: values(REPLY_MAX - 2) }, "E26\n"),
+            (Reply::Counters { verbose: true, values: values(REPLY_MAX - 2) }, "E25\n"),
+            (
+                Reply::Media(MediaReply { port: 5, addr: Some("a".repeat(REPLY_MAX).into()), ipv6: false }),
+                "E81\n",
+            ),
+        ];
+        for (reply, text) in rows {
+            assert_eq!(reply.encode(), text.as_bytes());
+        }
+    }
 }

@@ -225,9 +225,8 @@ fn refused_modifiers_of_update_and_lookup() {
         ("kz0", 35),
         ("z0k", 13),
     ];
-    for (text, code) in
-        rows.into_iter().chain("ofpdghjkmquvxybt".split("").filter(|l| *l != "").map(|l| (l, 35)))
-    {
+    let never_used = ["o", "f", "p", "d", "g", "h", "j", "k", "m", "q", "u", "v", "x", "y", "b", "t"];
+    for (text, code) in rows.into_iter().chain(never_used.map(|letter| (letter, 35))) {
         for verb in ["U", "L"] {
             let text = format!("{verb}{text} c badaddress 0 f");
             assert_eq!(parse(text.as_bytes(), &mut AnyRules), Err(ErrorCode(code)), "{text}");
@@ -299,7 +298,7 @@ fn sub_commands() {
                 Ok(Command::Query { subs, .. }) => subs,
                 other => panic!("{text}: {other:?}"),
             };
-            assert_eq!(subs, [sub.clone()], "{text}");
+            assert_eq!(subs, std::slice::from_ref(&sub), "{text}");
         }
     }
 }
