@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-use rtpproxy_core::addr::Family;
+use rtpproxy_core::addr::{Family, parse_numeric};
 
 /// The port of the control protocol.
 pub(crate) const CONTROL_PORT: u16 = 22222;
@@ -35,12 +35,11 @@ pub(crate) fn lookup(host: &str, port: u16, family: Family, resolve: bool) -> Re
     if host.is_empty() {
         return Err("the host is empty".to_owned());
     }
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return if Family::of(ip) == family {
-            Ok(SocketAddr::new(ip, port))
-        } else {
-            Err(format!("{host} is not an {} address", name(family)))
-        };
+    if let Some(ip) = parse_numeric(host.as_bytes(), family) {
+        return Ok(SocketAddr::new(ip, port));
+    }
+    if host.parse::<IpAddr>().is_ok() {
+        return Err(format!("{host} is not an {} address", name(family)));
     }
     if !resolve {
         return Err(format!("{host} is not a numeric address"));
@@ -79,6 +78,7 @@ mod tests {
     fn the_family_is_held() {
         let v4 = lookup("127.0.0.1", 1, Family::V4, false);
         assert_eq!(v4, Ok("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(lookup("127.1", 1, Family::V4, false), v4);
         assert!(lookup("127.0.0.1", 1, Family::V6, true).is_err());
         assert!(lookup("::1", 1, Family::V4, true).is_err());
         assert!(lookup("localhost", 1, Family::V4, false).is_err());

@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 pub mod config;
 #[cfg(target_os = "linux")]
+pub mod control;
+#[cfg(target_os = "linux")]
 mod dispatch;
 mod hostport;
 #[cfg(target_os = "linux")]
