@@ -1,5 +1,7 @@
 //! Reading RTP packets (RFC 3550, section 5.1).
 
+use crate::rtcp;
+
 /// The version of RTP.
 pub const VERSION: u8 = 2;
 
@@ -47,7 +49,7 @@ impl<'a> RtpView<'a> {
         if version != VERSION {
             return Err(RtpError::Version(version));
         }
-        if crate::rtcp::is_rtcp_type(header[1]) {
+        if rtcp::TYPES.contains(&header[1]) {
             return Err(RtpError::Rtcp(header[1]));
         }
         let header_len = header_len(header, bytes)?;
