@@ -1,1 +1,32 @@
 //! The `rtpproxy` command.
+//!
+//! The command line becomes [`flags`] (each value checked on its own), then [`settings`] (what they mean
+//! together), then work: [`daemon`] runs the relay, [`demo`] shows it. Sub-commands are known as the first
+//! argument only, so that no option of the daemon can be taken for one.
+
+#[cfg(target_os = "linux")]
+mod app;
+#[cfg(target_os = "linux")]
+mod flags;
+#[cfg(target_os = "linux")]
+mod identity;
+#[cfg(target_os = "linux")]
+mod listen;
+#[cfg(target_os = "linux")]
+mod logging;
+#[cfg(target_os = "linux")]
+mod notify;
+#[cfg(target_os = "linux")]
+mod resolve;
+#[cfg(target_os = "linux")]
+mod settings;
+
+#[cfg(target_os = "linux")]
+pub use app::run;
+
+/// Runs the command with `args`, the program's name first, and gives back the exit status.
+#[cfg(not(target_os = "linux"))]
+pub fn run(_args: Vec<std::ffi::OsString>) -> i32 {
+    eprintln!("rtpproxy: the relay runs on Linux only");
+    1
+}

@@ -1,3 +1,5 @@
 //! The `rtpproxy` binary.
 
-fn main() {}
+fn main() {
+    std::process::exit(rtpproxy_cli::run(std::env::args_os().collect()));
+}

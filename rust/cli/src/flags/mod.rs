@@ -1,0 +1,346 @@
+//! Command line to [`Flags`]: plain values, close to the text, each checked on its own when it is met.
+//!
+//! What options mean together is the business of [`crate::settings`].
+
+mod defs;
+mod getopt;
+mod number;
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use rtpproxy_core::config::{LatchMode, RecordScope};
+use rtpproxy_relay::config::{RecordFormat, Scheduling};
+
+use crate::identity::{self, Identity};
+use crate::logging::{Facility, Level};
+
+pub(crate) use defs::command;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Run the daemon.
+    Run(Box<Flags>),
+    /// Print the help and end.
+    Help,
+    /// Print this text and end.
+    Print(String),
+}
+
+/// A command line that cannot be followed. The exit status is 1.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FlagError {
+    /// The line does not fit the table of options: the usage is shown too.
+    #[error("{0}")]
+    Usage(String),
+    /// A value is not acceptable.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// The options as they were given. What was not given is `None`, empty or false.
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) listen: Vec<ListenFlag>,
+    pub(crate) advertise: Option<Advertise>,
+    pub(crate) port_min: Option<u16>,
+    pub(crate) port_max: Option<u16>,
+    pub(crate) sequential: bool,
+    pub(crate) no_resolve: bool,
+    pub(crate) control: Vec<String>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) notify: Vec<String>,
+    pub(crate) latch: Option<LatchMode>,
+    pub(crate) tos: Option<u8>,
+    pub(crate) double: bool,
+    pub(crate) bridge_symmetric: bool,
+    pub(crate) force_asymmetric: bool,
+    pub(crate) workers: Option<usize>,
+    pub(crate) schedule: Option<Scheduling>,
+    pub(crate) ttl: Option<u32>,
+    pub(crate) setup_ttl: Option<u32>,
+    pub(crate) independent: bool,
+    pub(crate) record_dir: Option<PathBuf>,
+    pub(crate) spool_dir: Option<PathBuf>,
+    pub(crate) record_all: bool,
+    pub(crate) pcap: bool,
+    pub(crate) no_rtcp: bool,
+    pub(crate) record_format: Option<RecordFormat>,
+    pub(crate) record_scope: Option<RecordScope>,
+    pub(crate) record_ns: bool,
+    pub(crate) record_buffer: Option<usize>,
+    pub(crate) codec_map: Vec<(u8, String)>,
+    pub(crate) compat: bool,
+    pub(crate) foreground: bool,
+    pub(crate) allow_root: bool,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) no_chdir: bool,
+    pub(crate) no_redirect: bool,
+    pub(crate) log_level: Option<Level>,
+    pub(crate) log_facility: Option<Facility>,
+    pub(crate) open_files: Option<u64>,
+    pub(crate) nice: Option<i32>,
+}
+
+/// One `-l` or `-6`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListenFlag {
+    /// True for `-6`.
+    pub(crate) ipv6: bool,
+    /// Its value.
+    pub(crate) text: String,
+}
+
+/// The value of `-A`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Advertise {
+    /// For the internal address.
+    pub(crate) first: String,
+    /// For the external address.
+    pub(crate) second: Option<String>,
+}
+
+/// Reads the command line, without the program's name.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, FlagError> {
+    let table = command();
+    let mut walk = getopt::Getopt::new(&table, args);
+    let mut flags = Flags::default();
+    for met in walk.by_ref() {
+        let met = met.map_err(|error| FlagError::Usage(error.to_string()))?;
+        match met.id.as_str() {
+            "version" => return Ok(Request::Print(format!("{}\n", env!("CARGO_PKG_VERSION")))),
+            "protocol" => return Ok(Request::Print(protocol_versions())),
+            "clock" => return Ok(Request::Print("CLOCK_BOOTTIME\n".into())),
+            "help" => return Ok(Request::Help),
+            id => flags.set(id, met.value.as_deref()).map_err(FlagError::Value)?,
+        }
+    }
+    match walk.extra() {
+        0 => Ok(Request::Run(Box::new(flags))),
+        extra => Err(FlagError::Usage(format!(
+            "{extra} extra unhandled argument(s) at the end of the command line"
+        ))),
+    }
+}
+
+impl Flags {
+    fn set(&mut self, id: &str, value: Option<&OsStr>) -> Result<(), String> {
+        match value {
+            Some(value) => self.set_value(id, value),
+            None => {
+                self.set_switch(id);
+                Ok(())
+            }
+        }
+    }
+
+    fn set_switch(&mut self, id: &str) {
+        let switch = match id {
+            "sequential" => &mut self.sequential,
+            "no_resolve" => &mut self.no_resolve,
+            "double" => &mut self.double,
+            "bridge_symmetric" => &mut self.bridge_symmetric,
+            "force_asymmetric" => &mut self.force_asymmetric,
+            "independent" => &mut self.independent,
+            "record_all" => &mut self.record_all,
+            "pcap" => &mut self.pcap,
+            "no_rtcp" => &mut self.no_rtcp,
+            "record-ns" => &mut self.record_ns,
+            "compat" => &mut self.compat,
+            "foreground" => &mut self.foreground,
+            "allow_root" => &mut self.allow_root,
+            "no_chdir" => &mut self.no_chdir,
+            "no_redirect" => &mut self.no_redirect,
+            // An option of the C program without an effect, there as here.
+            "overload_prot" => return,
+            _ => unreachable!("every switch of the table is named here: {id}"),
+        };
+        *switch = true;
+    }
+
+    fn set_value(&mut self, id: &str, value: &OsStr) -> Result<(), String> {
+        let text = value.to_string_lossy();
+        match id {
+            "listen4" | "listen6" => {
+                self.listen.push(ListenFlag { ipv6: id == "listen6", text: utf8(value)? });
+            }
+            "advertise" => self.advertise = Some(advertise(&utf8(value)?)?),
+            "port_min" => self.port_min = Some(port(value, "min", "port_min")?),
+            "port_max" => self.port_max = Some(port(value, "max", "port_max")?),
+            "control" => self.control.push(utf8(value)?),
+            "mode" => self.mode = Some(in_range(value, 0..=4095, "socket mode argument is invalid")?),
+            "notify" => self.notify.push(utf8(value)?),
+            "latch" => self.latch = Some(latch(&text)?),
+            "tos" => self.tos = Some(tos(value)?),
+            "workers" => self.workers = Some(in_range(value, 1..=1024, "number of workers is invalid")?),
+            "schedule" => self.schedule = Some(schedule(&text)?),
+            "ttl" => self.ttl = Some(in_range(value, SECONDS, "max TTL argument is invalid")?),
+            "setup_ttl" => {
+                self.setup_ttl = Some(in_range(value, SECONDS, "max setup TTL argument is invalid")?);
+            }
+            "record_dir" => self.record_dir = Some(value.into()),
+            "spool_dir" => self.spool_dir = Some(value.into()),
+            "record-format" => self.record_format = Some(record_format(&text)?),
+            "record-scope" => self.record_scope = Some(record_scope(&text)?),
+            "record-buffer" => self.record_buffer = Some(record_buffer(&text)?),
+            "codec-map" => self.codec_map.push(codec(&text)?),
+            "user" => self.identity = Some(identity::parse(&utf8(value)?)?),
+            "pid_file" => self.pid_file = Some(value.into()),
+            "log" => self.set_log(&text)?,
+            "files" => {
+                self.open_files = Some(in_range(value, 0..=i64::MAX, "max file rlimit argument is invalid")?);
+            }
+            "nice" => self.nice = Some(nice(value)?),
+            "overload_prot" => {}
+            "config" => return Err("--config is not supported yet: there are no modules to configure".into()),
+            "dso" => return Err("--dso is not supported: modules of the C program cannot be loaded".into()),
+            _ => unreachable!("every option of the table is named here: {id}"),
+        }
+        Ok(())
+    }
+
+    fn set_log(&mut self, text: &str) -> Result<(), String> {
+        let (level, facility) = match text.split_once(':') {
+            Some((level, facility)) => (level, Some(facility)),
+            None => (text, None),
+        };
+        self.log_level = Some(Level::parse(level).ok_or_else(|| format!("{level}: invalid log level"))?);
+        if let Some(name) = facility {
+            let facility = Facility::parse(name).ok_or_else(|| format!("{name}: invalid log facility"))?;
+            self.log_facility = Some(facility);
+        }
+        Ok(())
+    }
+}
+
+fn protocol_versions() -> String {
+    use std::fmt::Write;
+    let mut text = format!("Basic version: {}\n", rtpproxy_core::command::CAPABILITIES[0].0);
+    for (id, description) in rtpproxy_core::command::CAPABILITIES {
+        writeln!(text, "Extension {id}: {description}").expect("a string takes everything");
+    }
+    text
+}
+
+fn utf8(value: &OsStr) -> Result<String, String> {
+    let text = value.to_str().ok_or_else(|| format!("{}: not valid UTF-8", value.to_string_lossy()))?;
+    Ok(text.to_owned())
+}
+
+fn in_range<T: TryFrom<i64>>(
+    value: &OsStr,
+    range: std::ops::RangeInclusive<i64>,
+    complaint: &str,
+) -> Result<T, String> {
+    number::number(value)
+        .filter(|number| range.contains(number))
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| format!("{}: {complaint}", value.to_string_lossy()))
+}
+
+fn port(value: &OsStr, short: &str, long: &str) -> Result<u16, String> {
+    let Some(number) = number::number(value) else {
+        return Err(format!("{}: {short} port argument is invalid", value.to_string_lossy()));
+    };
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| format!("invalid value of the {long} argument, not in the range 1-65535"))
+}
+
+fn tos(value: &OsStr) -> Result<u8, String> {
+    let text = value.to_string_lossy();
+    let number = number::number(value).ok_or_else(|| format!("{text}: TOS argument is invalid"))?;
+    u8::try_from(number).map_err(|_| format!("{text}: TOS is too small/large"))
+}
+
+fn nice(value: &OsStr) -> Result<i32, String> {
+    let text = value.to_string_lossy();
+    let number = number::number(value).ok_or_else(|| format!("{text}: nice level argument is invalid"))?;
+    if !(-20..=20).contains(&number) {
+        return Err(format!("{text}: nice level is out of range -20..20"));
+    }
+    i32::try_from(number).map_err(|_| format!("{text}: nice level is out of range -20..20"))
+}
+
+fn advertise(text: &str) -> Result<Advertise, String> {
+    let (first, second) = match text.split_once('/') {
+        Some((first, second)) => (first, Some(second)),
+        None => (text, None),
+    };
+    if first.is_empty() {
+        return Err("first advertised address is invalid".into());
+    }
+    if second.is_some_and(str::is_empty) {
+        return Err("second advertised address is invalid".into());
+    }
+    Ok(Advertise { first: first.into(), second: second.map(Into::into) })
+}
+
+fn latch(text: &str) -> Result<LatchMode, String> {
+    match text {
+        "strict" => Ok(LatchMode::Strict),
+        "nat" => Ok(LatchMode::Nat),
+        "legacy" => Ok(LatchMode::Legacy),
+        _ => Err(format!("{text}: unknown latch mode, choose strict, nat or legacy")),
+    }
+}
+
+fn schedule(text: &str) -> Result<Scheduling, String> {
+    match text {
+        "fifo" => Ok(Scheduling::Fifo),
+        "rr" => Ok(Scheduling::RoundRobin),
+        _ => Err(format!("{text}: unknown scheduling policy")),
+    }
+}
+
+fn record_format(text: &str) -> Result<RecordFormat, String> {
+    match text {
+        "pcapng" => Ok(RecordFormat::Pcapng),
+        "pcap" => Ok(RecordFormat::Pcap),
+        "adhoc" => Ok(RecordFormat::Adhoc),
+        _ => Err(format!("{text}: unknown record format, choose pcapng, pcap or adhoc")),
+    }
+}
+
+fn record_scope(text: &str) -> Result<RecordScope, String> {
+    match text {
+        "call" => Ok(RecordScope::Call),
+        "stream" => Ok(RecordScope::Stream),
+        _ => Err(format!("{text}: unknown record scope, choose call or stream")),
+    }
+}
+
+fn record_buffer(text: &str) -> Result<usize, String> {
+    let size = number::bytes(text).ok_or_else(|| format!("{text}: record buffer size is invalid"))?;
+    if size < RECORD_BUFFER_MIN {
+        return Err(format!("{text}: record buffer is smaller than 1M"));
+    }
+    Ok(size)
+}
+
+/// `PT=NAME/RATE[/CHANNELS]`, as an `a=rtpmap` of SDP has it.
+fn codec(text: &str) -> Result<(u8, String), String> {
+    let complaint =
+        || format!("{text}: codec map is invalid, write PT=NAME/RATE, for example 111=opus/48000/2");
+    let (number, codec) = text.split_once('=').ok_or_else(complaint)?;
+    let payload_type =
+        number.parse::<u8>().ok().filter(|payload_type| *payload_type < 128).ok_or_else(complaint)?;
+    let mut parts = codec.split('/');
+    let name = parts.next().unwrap_or_default();
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
+    let positive = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u32>().is_ok_and(|number| number > 0)
+    };
+    let rate = parts.next().is_some_and(positive);
+    let channels = parts.next().is_none_or(positive);
+    if name.is_empty() || !name.bytes().all(token) || !rate || !channels || parts.next().is_some() {
+        return Err(complaint());
+    }
+    Ok((payload_type, codec.to_owned()))
+}
+
+const SECONDS: std::ops::RangeInclusive<i64> = 1..=i32::MAX as i64;
+const RECORD_BUFFER_MIN: usize = 1 << 20;

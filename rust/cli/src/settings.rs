@@ -1,0 +1,328 @@
+//! [`Flags`] to [`Settings`]: ready values for the relay and for the process around it.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, RecordScope};
+use rtpproxy_relay::config::{Config, ControlSpec, RecordConfig, RecordFormat, Scheduling};
+
+use crate::flags::Flags;
+use crate::identity::Identity;
+use crate::listen::{Listen, listen};
+use crate::logging::{Facility, Level};
+use crate::notify;
+
+/// Everything the daemon needs to know.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// For the relay.
+    pub(crate) relay: Config,
+    /// The control sockets.
+    pub(crate) control: Vec<ControlSpec>,
+    /// For the process.
+    pub(crate) process: ProcessSettings,
+    /// What the operator should know, for the log once it runs.
+    pub(crate) notes: Vec<Note>,
+}
+
+/// How the process is set up.
+#[derive(Debug)]
+pub(crate) struct ProcessSettings {
+    /// Stay in the foreground.
+    pub(crate) foreground: bool,
+    /// Running as root needs no warning.
+    pub(crate) allow_root: bool,
+    /// Change to `/` in the background.
+    pub(crate) chdir: bool,
+    /// Give up standard output and error in the background.
+    pub(crate) redirect: bool,
+    /// Where the process id is written.
+    pub(crate) pid_file: PathBuf,
+    /// Who to run as.
+    pub(crate) identity: Option<Identity>,
+    /// Mode of UNIX control sockets if a group was named; 0 leaves it.
+    pub(crate) socket_mode: u32,
+    /// The least level to log.
+    pub(crate) log_level: Level,
+    /// The facility for the system's log.
+    pub(crate) log_facility: Facility,
+    /// The limit of open files.
+    pub(crate) open_files: Option<u64>,
+    /// The nice level.
+    pub(crate) nice: Option<i32>,
+    /// Real-time scheduling.
+    pub(crate) scheduling: Option<Scheduling>,
+}
+
+/// A line for the log at start.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// Worth knowing.
+    Info(String),
+    /// Probably not what was meant.
+    Warn(String),
+}
+
+impl Settings {
+    /// Works out what `flags` mean together. `compat_env` is the value of `RTPPROXY_COMPAT`.
+    pub(crate) fn new(flags: Flags, compat_env: Option<&OsStr>) -> Result<Self, String> {
+        let compat = flags.compat || compat_from_env(compat_env)?;
+        let (port_min, port_max) = ports(&flags)?;
+        let names = !flags.no_resolve;
+        let listen = listen(&flags.listen, flags.advertise.as_ref(), names)?;
+        let record = record(&flags, compat)?;
+        let control = control(&flags, names)?;
+        let notes = notes(&flags, compat, &listen);
+        let front = FrontConfig {
+            listen: listen.addrs,
+            external: listen.external,
+            notify: notify::targets(&flags.notify, names)?,
+        };
+        let relay = Config {
+            engine: engine(&flags, compat, front.external.is_some(), record.format)?,
+            front,
+            workers: flags.workers,
+            port_min,
+            port_max,
+            sequential_ports: flags.sequential,
+            tos: flags.tos.unwrap_or(Config::default().tos),
+            record,
+            scheduling: flags.schedule,
+        };
+        Ok(Self { relay, control, process: process(flags), notes })
+    }
+}
+
+fn compat_from_env(value: Option<&OsStr>) -> Result<bool, String> {
+    match value.map(OsStr::to_string_lossy).as_deref() {
+        None | Some("" | "0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => Err(format!("{other}: RTPPROXY_COMPAT is neither 0 nor 1")),
+    }
+}
+
+fn ports(flags: &Flags) -> Result<(u16, u16), String> {
+    let min = u32::from(flags.port_min.unwrap_or(PORT_MIN)).next_multiple_of(2);
+    // The RTCP port above the highest RTP port must be in the range too.
+    let max = (u32::from(flags.port_max.unwrap_or(PORT_MAX)) - 1) / 2 * 2;
+    match (u16::try_from(min), u16::try_from(max)) {
+        (Ok(min), Ok(max)) if min <= max => Ok((min, max)),
+        _ => Err("port_min should be less than port_max".into()),
+    }
+}
+
+fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
+    if flags.spool_dir.is_some() && flags.record_dir.is_none() {
+        return Err("-S switch requires -r switch".into());
+    }
+    let format = match (flags.record_format, flags.pcap) {
+        (Some(RecordFormat::Pcap) | None, true) => RecordFormat::Pcap,
+        (Some(_), true) => return Err("-P contradicts --record-format".into()),
+        (Some(format), false) => format,
+        (None, false) if compat => RecordFormat::Adhoc,
+        (None, false) => RecordFormat::Pcapng,
+    };
+    if flags.record_ns && format == RecordFormat::Adhoc {
+        return Err("--record-ns is of no use with the adhoc format".into());
+    }
+    let defaults = RecordConfig::default();
+    Ok(RecordConfig {
+        folder: flags.record_dir.clone(),
+        spool: flags.spool_dir.clone(),
+        format,
+        nanoseconds: flags.record_ns,
+        compat,
+        buffer_bytes: flags.record_buffer.unwrap_or(defaults.buffer_bytes),
+        sip_head: format == RecordFormat::Pcapng,
+        codec_map: flags.codec_map.clone(),
+    })
+}
+
+fn engine(flags: &Flags, compat: bool, bridged: bool, format: RecordFormat) -> Result<EngineConfig, String> {
+    let adhoc = format == RecordFormat::Adhoc;
+    let record_scope = match flags.record_scope {
+        Some(RecordScope::Call) if adhoc => {
+            return Err("--record-scope call is not possible with the adhoc format".into());
+        }
+        Some(scope) => scope,
+        None if adhoc || compat => RecordScope::Stream,
+        None => RecordScope::Call,
+    };
+    let latch = flags.latch.unwrap_or(if compat { LatchMode::Legacy } else { LatchMode::default() });
+    let defaults = EngineConfig::default();
+    let max_ttl_s = flags.ttl.unwrap_or(defaults.max_ttl_s);
+    Ok(EngineConfig {
+        max_ttl_s,
+        setup_ttl_s: flags.setup_ttl.unwrap_or(max_ttl_s),
+        independent_timers: flags.independent,
+        latch,
+        asymmetric: flags.force_asymmetric || (bridged && !flags.bridge_symmetric),
+        double_send: flags.double,
+        record_all: flags.record_all,
+        record_scope,
+        record_rtcp: !flags.no_rtcp,
+        single_file: format == RecordFormat::Pcap,
+    })
+}
+
+fn control(flags: &Flags, names: bool) -> Result<Vec<ControlSpec>, String> {
+    if flags.control.is_empty() {
+        return Ok(vec![ControlSpec::Unix(CONTROL_DEFAULT.into())]);
+    }
+    let specs =
+        flags.control.iter().map(|text| ControlSpec::parse(text, names)).collect::<Result<Vec<_>, _>>()?;
+    if !flags.foreground && specs.iter().any(|spec| matches!(spec, ControlSpec::Stdio { .. })) {
+        return Err("stdio command mode requires -f switch".into());
+    }
+    Ok(specs)
+}
+
+fn notes(flags: &Flags, compat: bool, listen: &Listen) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if listen.advertise_unused {
+        notes.push(Note::Warn("-A has no effect without bridge mode; write -l ADDR=ADVERTISED".into()));
+    }
+    let chosen =
+        flags.pcap || flags.record_ns || flags.record_format.is_some() || flags.record_scope.is_some();
+    if flags.record_dir.is_some() && !compat && !chosen {
+        notes.push(Note::Info(
+            "recordings differ from those of the C program: one pcapng file holds both legs of a call, mode \
+             0600, named .part until it is complete; --compat restores the old defaults"
+                .into(),
+        ));
+    }
+    notes
+}
+
+fn process(flags: Flags) -> ProcessSettings {
+    ProcessSettings {
+        foreground: flags.foreground,
+        allow_root: flags.allow_root,
+        chdir: !flags.no_chdir,
+        redirect: !flags.no_redirect,
+        pid_file: flags.pid_file.unwrap_or_else(|| PID_FILE_DEFAULT.into()),
+        identity: flags.identity,
+        socket_mode: flags.mode.unwrap_or(SOCKET_MODE),
+        log_level: flags.log_level.unwrap_or_default(),
+        log_facility: flags.log_facility.unwrap_or_default(),
+        open_files: flags.open_files,
+        nice: flags.nice,
+        scheduling: flags.schedule,
+    }
+}
+
+const PORT_MIN: u16 = 35000;
+const PORT_MAX: u16 = 65000;
+const SOCKET_MODE: u32 = 0o755;
+const CONTROL_DEFAULT: &str = "/var/run/rtpproxy.sock";
+const PID_FILE_DEFAULT: &str = "/var/run/rtpproxy.pid";
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::flags::{Request, parse};
+
+    fn settings(words: &str) -> Result<Settings, String> {
+        let args = words.split_whitespace().map(OsString::from);
+        match parse(args).map_err(|error| error.to_string())? {
+            Request::Run(flags) => Settings::new(*flags, None),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_said_gives_the_defaults() {
+        let settings = settings("").unwrap();
+        let (relay, defaults) = (settings.relay, Config::default());
+        assert_eq!(format!("{relay:?}"), format!("{defaults:?}"));
+        assert_eq!(settings.control, [ControlSpec::Unix("/var/run/rtpproxy.sock".into())]);
+        assert!(settings.notes.is_empty());
+    }
+
+    #[test]
+    fn ports_are_made_even() {
+        for (words, ports) in [
+            ("", (35000, 64998)),
+            ("-m 12001 -M 12011", (12002, 12010)),
+            ("-m 12000 -M 12012", (12000, 12010)),
+            ("-m 1 -M 4", (2, 2)),
+        ] {
+            let relay = settings(words).unwrap().relay;
+            assert_eq!((relay.port_min, relay.port_max), ports, "{words}");
+        }
+        for words in ["-m 12000 -M 12000", "-m 65535 -M 65535", "-M 1", "-m 40000 -M 30000"] {
+            assert_eq!(settings(words).unwrap_err(), "port_min should be less than port_max", "{words}");
+        }
+    }
+
+    #[test]
+    fn compat_is_one_word_for_many_and_explicit_words_win() {
+        let compat = settings("--compat").unwrap().relay;
+        assert_eq!(compat.engine.latch, LatchMode::Legacy);
+        assert_eq!(compat.engine.record_scope, RecordScope::Stream);
+        assert_eq!(compat.record.format, RecordFormat::Adhoc);
+        assert!(compat.record.compat && !compat.record.sip_head && !compat.engine.single_file);
+
+        let pcap = settings("--compat -P").unwrap().relay;
+        assert_eq!(pcap.record.format, RecordFormat::Pcap);
+        assert_eq!(pcap.engine.record_scope, RecordScope::Stream);
+        assert!(pcap.record.compat && pcap.engine.single_file);
+
+        let mixed =
+            settings("--record-format pcapng --latch=strict --record-scope call --compat").unwrap().relay;
+        assert_eq!(mixed.record.format, RecordFormat::Pcapng);
+        assert_eq!(mixed.engine.latch, LatchMode::Strict);
+        assert_eq!(mixed.engine.record_scope, RecordScope::Call);
+        assert!(mixed.record.compat);
+    }
+
+    #[test]
+    fn compat_may_come_from_the_environment() {
+        let with = |value: &str| Settings::new(Flags::default(), Some(OsStr::new(value)));
+        assert!(with("1").unwrap().relay.record.compat);
+        assert!(!with("0").unwrap().relay.record.compat);
+        assert!(with("yes").unwrap_err().contains("RTPPROXY_COMPAT"));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for (words, message) in [
+            ("-S /tmp", "-S switch requires -r switch"),
+            ("-s stdio:", "stdio command mode requires -f switch"),
+            ("-P --record-format adhoc", "-P contradicts --record-format"),
+            ("--compat --record-scope call", "--record-scope call is not possible with the adhoc format"),
+            ("--record-format adhoc --record-ns", "--record-ns is of no use with the adhoc format"),
+        ] {
+            assert_eq!(settings(words).unwrap_err(), message, "{words}");
+        }
+        assert!(settings("-f -s stdio:").is_ok());
+    }
+
+    #[test]
+    fn bridge_mode_is_asymmetric_unless_told_otherwise() {
+        let asymmetric = |words| settings(words).unwrap().relay.engine.asymmetric;
+        assert!(!asymmetric("-l 127.0.0.1"));
+        assert!(asymmetric("-l 127.0.0.1/127.0.0.2"));
+        assert!(!asymmetric("-l 127.0.0.1/127.0.0.2 --bridge_symmetric"));
+        assert!(asymmetric("--force_asymmetric"));
+    }
+
+    #[test]
+    fn timers_follow_each_other() {
+        let timers =
+            |words| settings(words).map(|it| (it.relay.engine.max_ttl_s, it.relay.engine.setup_ttl_s));
+        assert_eq!(timers("-T 10"), Ok((10, 10)));
+        assert_eq!(timers("-T 10 -W 5"), Ok((10, 5)));
+        assert_eq!(timers("-W 5"), Ok((60, 5)));
+    }
+
+    #[test]
+    fn the_operator_is_told_what_differs_once() {
+        assert!(matches!(settings("-r /tmp").unwrap().notes[..], [Note::Info(_)]));
+        assert!(settings("-r /tmp -P").unwrap().notes.is_empty());
+        assert!(settings("-r /tmp --compat").unwrap().notes.is_empty());
+        assert!(matches!(settings("-A 192.0.2.1").unwrap().notes[..], [Note::Warn(_)]));
+    }
+}
