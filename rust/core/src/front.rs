@@ -3,8 +3,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::addr::LocalAddr;
-use crate::command::{Command, NotifyTarget};
+use tracing::{debug, error, info};
+
+use crate::addr::{Family, LocalAddr};
+use crate::command::{
+    CAPABILITIES, Command, ErrorCode, Info, LocalSpec, Modifier, Modifiers, NotifyTarget, Offer, Reply, Rules,
+    parse,
+};
+use crate::config::{FrontConfig, NotifySpec};
+use crate::stats::{CommandStats, Stats};
 
 /// Where a command came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +28,7 @@ pub trait Routes {
     fn source_for(&self, to: IpAddr) -> Option<IpAddr>;
 }
 
-/// Which local addresses a `U` or `L` asks for (docs/protocol.md, local address choice).
+/// Which local addresses a `U` or `L` asks for (docs/protocol.md, local addresses).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalChoice {
     /// `l`, `r`, or the family of the media address: for both sides of a new session, or for a side of an
@@ -43,3 +50,288 @@ pub struct Request {
     /// The notification target of a `U` with notify arguments; `None` if it is unknown.
     pub notify: Option<NotifyTarget>,
 }
+
+/// What to do with a command that arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// Answer it; no session is concerned.
+    Answer(Reply),
+    /// Hand it to the engine that owns its call-id.
+    One(Box<Request>),
+    /// `X`: every engine deletes everything.
+    DeleteAll,
+    /// `I`: gather the figures of every engine, then [`Front::info`].
+    Info {
+        /// With the load.
+        load: bool,
+    },
+    /// `G`: gather the figures of every engine, then [`Front::counters`].
+    Counters {
+        /// Show the names.
+        verbose: bool,
+        /// The counters asked for.
+        names: Vec<Box<[u8]>>,
+    },
+}
+
+/// The state before the sessions: local addresses, notification targets and command counters.
+#[derive(Debug)]
+pub struct Front {
+    config: FrontConfig,
+    /// Every local address in the order it became known: configured ones first, then those of `l` and `r`.
+    locals: Vec<LocalAddr>,
+    stats: CommandStats,
+}
+
+impl Front {
+    /// The front for this configuration; `config.listen` has at least one address.
+    pub fn new(config: FrontConfig) -> Self {
+        let mut locals: Vec<LocalAddr> = config.listen.iter().map(|listen| listen.addr.clone()).collect();
+        // In bridge mode the external address follows the default one it was configured with.
+        if let Some(external) = &config.external {
+            locals.insert(1.min(locals.len()), external.clone());
+        }
+        Self { config, locals, stats: CommandStats::default() }
+    }
+
+    /// Takes a command as text. It is counted; [`Self::answered`] must follow with its reply.
+    pub fn accept(&mut self, text: &[u8], origin: Origin, routes: &dyn Routes) -> Accepted {
+        self.stats.rcvd += 1;
+        let parsed = parse(text, &mut Checks { front: self, routes });
+        match parsed {
+            Ok(command) => self.admit(command, origin, routes),
+            Err(code) => {
+                debug!(code = %code, "refused: {}", code.text());
+                Accepted::Answer(Reply::Error(code))
+            }
+        }
+    }
+
+    /// Takes a command as a value, with the same checks in the same order.
+    pub fn accept_command(&mut self, command: Command, origin: Origin, routes: &dyn Routes) -> Accepted {
+        self.stats.rcvd += 1;
+        if let Command::Update(offer) | Command::Lookup(offer) = &command
+            && let Err(code) = check_modifiers(&offer.modifiers, &mut Checks { front: self, routes })
+        {
+            return Accepted::Answer(Reply::Error(code));
+        }
+        self.admit(command, origin, routes)
+    }
+
+    /// Counts a repeated datagram, which is answered from the reply cache.
+    pub fn repeated(&mut self) {
+        self.stats.rcvd_dups += 1;
+    }
+
+    /// Counts the reply to a command.
+    pub fn answered(&mut self, reply: &Reply) {
+        self.stats.repld += 1;
+        if reply.is_error() {
+            self.stats.errs += 1;
+        } else {
+            self.stats.succd += 1;
+        }
+    }
+
+    /// The answer to `I`, from the figures of all engines.
+    pub fn info(&self, stats: &Stats, load: bool) -> Reply {
+        Reply::Info(Info {
+            sessions_created: stats.nsess_created,
+            sessions_active: stats.sessions_active,
+            streams_active: stats.sessions_active * 2,
+            packets_received: stats.npkts_rcvd,
+            packets_transmitted: stats.npkts_relayed + stats.npkts_played,
+            load: load.then_some(0.0),
+        })
+    }
+
+    /// The answer to `G`, from the figures of all engines.
+    pub fn counters(&self, stats: &Stats, verbose: bool, names: &[Box<[u8]>]) -> Reply {
+        let mut values = Vec::with_capacity(names.len());
+        for name in names {
+            let Some((name, value)) = stats.counter(name, &self.stats) else {
+                return Reply::Error(ErrorCode::UNKNOWN_COUNTER);
+            };
+            values.push((name.into(), value));
+        }
+        let reply = Reply::Counters { verbose, values };
+        if reply.encode().len() > REPLY_MAX { Reply::Error(ErrorCode::COUNTERS_TOO_LONG) } else { reply }
+    }
+
+    fn admit(&mut self, command: Command, origin: Origin, routes: &dyn Routes) -> Accepted {
+        if let Some(code) = self.refusal(&command) {
+            return Accepted::Answer(Reply::Error(code));
+        }
+        match command {
+            Command::Version => Accepted::Answer(Reply::Version),
+            Command::Feature(id) => Accepted::Answer(Reply::Feature(self.has_capability(&id))),
+            Command::DeleteAll => Accepted::DeleteAll,
+            Command::Info { load } => Accepted::Info { load },
+            Command::Counters { verbose, names } => Accepted::Counters { verbose, names },
+            command => {
+                let (locals, notify) = match &command {
+                    Command::Update(offer) => {
+                        (Some(self.local_choice(&offer.modifiers, routes)), self.notify_target(offer, origin))
+                    }
+                    Command::Lookup(offer) => (Some(self.local_choice(&offer.modifiers, routes)), None),
+                    _ => (None, None),
+                };
+                Accepted::One(Box::new(Request { command, locals, notify }))
+            }
+        }
+    }
+
+    /// What this relay refuses whatever the session is: sub-commands, re-packetization, and notify arguments
+    /// without a target.
+    fn refusal(&self, command: &Command) -> Option<ErrorCode> {
+        if !command.subs().is_empty() {
+            info!(call_id = %display_call(command), "refused: sub-commands are not supported by this version");
+            return Some(ErrorCode::SUB_COMMAND);
+        }
+        match command {
+            Command::Update(offer) if offer.notify.is_some() && self.config.notify.is_empty() => {
+                error!(call_id = %offer.party.call_id, "notify arguments, but no notification target (-n) is configured");
+                Some(ErrorCode::NO_NOTIFY)
+            }
+            _ => None,
+        }
+    }
+
+    fn has_capability(&self, id: &[u8]) -> bool {
+        CAPABILITIES.iter().any(|(known, _)| known.as_bytes() == id)
+            && (id != TIMEOUT_NOTIFICATION || !self.config.notify.is_empty())
+    }
+
+    fn local_choice(&mut self, modifiers: &Modifiers, routes: &dyn Routes) -> LocalChoice {
+        let mut explicit = None;
+        let mut directions = Vec::new();
+        for modifier in &modifiers.0 {
+            match modifier {
+                Modifier::Local(LocalSpec::Addr(ip)) => explicit = Some(self.local_addr(*ip)),
+                Modifier::Local(LocalSpec::Label(label)) => explicit = self.labelled(label),
+                Modifier::RouteTo(ip) => {
+                    if let Some(source) = routes.source_for(*ip) {
+                        explicit = Some(self.local_addr(source));
+                    }
+                }
+                Modifier::External => directions.extend(self.config.external.clone()),
+                Modifier::Internal => directions.push(self.default_local().clone()),
+                _ => {}
+            }
+        }
+        let replace = explicit.or_else(|| self.family_choice(modifiers).ok().flatten().cloned());
+        LocalChoice { replace, directions, default: self.default_local().clone() }
+    }
+
+    /// The address that the family of the media asks for, where neither `l r e i` nor the default decides.
+    fn family_choice(&self, modifiers: &Modifiers) -> Result<Option<&LocalAddr>, ErrorCode> {
+        let chosen = modifiers.0.iter().any(|modifier| {
+            matches!(
+                modifier,
+                Modifier::Local(_) | Modifier::RouteTo(_) | Modifier::External | Modifier::Internal
+            )
+        });
+        let family = if modifiers.has(&Modifier::Ipv6) { Family::V6 } else { Family::V4 };
+        if chosen || self.default_local().family() == family {
+            return Ok(None);
+        }
+        let last = self.locals.iter().rev().find(|local| local.family() == family);
+        last.map(Some).ok_or(ErrorCode::NO_LOCAL_ADDRESS)
+    }
+
+    fn default_local(&self) -> &LocalAddr {
+        &self.locals[0]
+    }
+
+    fn labelled(&self, label: &str) -> Option<LocalAddr> {
+        let listen = self.config.listen.iter().find(|listen| listen.label.as_deref() == Some(label))?;
+        Some(listen.addr.clone())
+    }
+
+    fn local_addr(&mut self, ip: IpAddr) -> LocalAddr {
+        if let Some(known) = self.locals.iter().find(|local| local.ip == ip) {
+            return known.clone();
+        }
+        let added = LocalAddr::plain(ip);
+        if self.locals.len() < LOCALS_MAX {
+            self.locals.push(added.clone());
+        }
+        added
+    }
+
+    fn notify_target(&self, offer: &Offer, origin: Origin) -> Option<NotifyTarget> {
+        let wanted = &*offer.notify.as_ref()?.socket;
+        let target = self.config.notify.iter().find_map(|spec| match spec {
+            NotifySpec::Fixed { name, target } => (same_target(name, wanted)).then(|| target.clone()),
+            NotifySpec::Caller { name, port } => (**name == *wanted).then(|| {
+                let peer = origin.peer.unwrap_or(Ipv4Addr::LOCALHOST);
+                NotifyTarget::Tcp { to: (peer, *port).into(), from: origin.bound }
+            }),
+        });
+        if target.is_none() {
+            error!(
+                call_id = %offer.party.call_id,
+                "unknown notification target \"{}\": no notification for this session",
+                String::from_utf8_lossy(wanted)
+            );
+        }
+        target
+    }
+}
+
+/// The checks that the parser asks for.
+struct Checks<'a> {
+    front: &'a Front,
+    routes: &'a dyn Routes,
+}
+
+impl Rules for Checks<'_> {
+    fn modifier(&mut self, earlier: &[Modifier], modifier: &Modifier) -> Result<(), ErrorCode> {
+        let bridge = |code| {
+            let letters = earlier.iter().filter(|m| matches!(m, Modifier::External | Modifier::Internal)).count();
+            if self.front.config.external.is_some() && letters < 2 { Ok(()) } else { Err(code) }
+        };
+        match modifier {
+            Modifier::External => bridge(ErrorCode::EXTERNAL),
+            Modifier::Internal => bridge(ErrorCode::INTERNAL),
+            Modifier::Local(LocalSpec::Label(label)) if self.front.labelled(label).is_none() => {
+                Err(ErrorCode::LOCAL_UNKNOWN)
+            }
+            Modifier::RouteTo(ip) if self.routes.source_for(*ip).is_none() => Err(ErrorCode::NO_ROUTE),
+            Modifier::Repacketize(_) => {
+                info!("refused: re-packetization (z) is not supported by this version");
+                Err(ErrorCode::REPACKETIZE)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn family(&mut self, modifiers: &Modifiers) -> Result<(), ErrorCode> {
+        self.front.family_choice(modifiers).map(|_| ())
+    }
+}
+
+fn check_modifiers(modifiers: &Modifiers, rules: &mut dyn Rules) -> Result<(), ErrorCode> {
+    for (at, modifier) in modifiers.0.iter().enumerate() {
+        rules.modifier(&modifiers.0[..at], modifier)?;
+    }
+    rules.family(modifiers)
+}
+
+/// A name without a colon also means the UNIX target of that path.
+fn same_target(name: &[u8], wanted: &[u8]) -> bool {
+    name == wanted || (!wanted.contains(&b':') && name.strip_prefix(b"unix:") == Some(wanted))
+}
+
+fn display_call(command: &Command) -> String {
+    command.call_id().map_or_else(|| "GLOBAL".to_owned(), ToString::to_string)
+}
+
+/// Replies are at most this long, in bytes (docs/protocol.md, replies).
+const REPLY_MAX: usize = 1024;
+
+/// Local addresses that commands may add; a bound against a client that invents them.
+const LOCALS_MAX: usize = 1024;
+
+/// The capability that needs a notification target.
+const TIMEOUT_NOTIFICATION: &[u8] = b"20081224";

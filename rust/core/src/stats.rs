@@ -1,5 +1,7 @@
 //! Counters: what `G`, `I` and the metrics show.
 
+use crate::command::StatValue;
+
 /// Counters of one engine, or the sum over all of them (docs/protocol.md, `G`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
@@ -68,4 +70,73 @@ pub struct CommandStats {
     pub errs: u64,
     /// Replies.
     pub repld: u64,
+}
+
+impl Stats {
+    /// Adds the figures of another engine.
+    pub fn add(&mut self, other: &Self) {
+        self.nsess_created += other.nsess_created;
+        self.nsess_destroyed += other.nsess_destroyed;
+        self.nsess_timeout += other.nsess_timeout;
+        self.nsess_complete += other.nsess_complete;
+        self.nsess_nortp += other.nsess_nortp;
+        self.nsess_owrtp += other.nsess_owrtp;
+        self.nsess_nortcp += other.nsess_nortcp;
+        self.nsess_owrtcp += other.nsess_owrtcp;
+        self.nplrs_created += other.nplrs_created;
+        self.nplrs_destroyed += other.nplrs_destroyed;
+        self.npkts_rcvd += other.npkts_rcvd;
+        self.npkts_played += other.npkts_played;
+        self.npkts_relayed += other.npkts_relayed;
+        self.npkts_resizer_in += other.npkts_resizer_in;
+        self.npkts_resizer_out += other.npkts_resizer_out;
+        self.npkts_resizer_discard += other.npkts_resizer_discard;
+        self.npkts_discard += other.npkts_discard;
+        self.total_duration += other.total_duration;
+        self.rtpa_nsent = self.rtpa_nsent.wrapping_add(other.rtpa_nsent);
+        self.rtpa_nrcvd += other.rtpa_nrcvd;
+        self.rtpa_ndups += other.rtpa_ndups;
+        self.rtpa_nlost = self.rtpa_nlost.wrapping_add(other.rtpa_nlost);
+        self.rtpa_perrs += other.rtpa_perrs;
+        self.pps_in += other.pps_in;
+        self.sessions_active += other.sessions_active;
+    }
+
+    /// The counter that `G` calls `name`, with its name as text.
+    pub fn counter(&self, name: &[u8], commands: &CommandStats) -> Option<(&'static str, StatValue)> {
+        use StatValue::{Count, Real};
+        let value = match name {
+            b"nsess_created" => ("nsess_created", Count(self.nsess_created)),
+            b"nsess_destroyed" => ("nsess_destroyed", Count(self.nsess_destroyed)),
+            b"nsess_timeout" => ("nsess_timeout", Count(self.nsess_timeout)),
+            b"nsess_complete" => ("nsess_complete", Count(self.nsess_complete)),
+            b"nsess_nortp" => ("nsess_nortp", Count(self.nsess_nortp)),
+            b"nsess_owrtp" => ("nsess_owrtp", Count(self.nsess_owrtp)),
+            b"nsess_nortcp" => ("nsess_nortcp", Count(self.nsess_nortcp)),
+            b"nsess_owrtcp" => ("nsess_owrtcp", Count(self.nsess_owrtcp)),
+            b"nplrs_created" => ("nplrs_created", Count(self.nplrs_created)),
+            b"nplrs_destroyed" => ("nplrs_destroyed", Count(self.nplrs_destroyed)),
+            b"npkts_rcvd" => ("npkts_rcvd", Count(self.npkts_rcvd)),
+            b"npkts_played" => ("npkts_played", Count(self.npkts_played)),
+            b"npkts_relayed" => ("npkts_relayed", Count(self.npkts_relayed)),
+            b"npkts_resizer_in" => ("npkts_resizer_in", Count(self.npkts_resizer_in)),
+            b"npkts_resizer_out" => ("npkts_resizer_out", Count(self.npkts_resizer_out)),
+            b"npkts_resizer_discard" => ("npkts_resizer_discard", Count(self.npkts_resizer_discard)),
+            b"npkts_discard" => ("npkts_discard", Count(self.npkts_discard)),
+            b"total_duration" => ("total_duration", Real(self.total_duration)),
+            b"ncmds_rcvd" => ("ncmds_rcvd", Count(commands.rcvd)),
+            b"ncmds_rcvd_ndups" => ("ncmds_rcvd_ndups", Count(commands.rcvd_dups)),
+            b"ncmds_succd" => ("ncmds_succd", Count(commands.succd)),
+            b"ncmds_errs" => ("ncmds_errs", Count(commands.errs)),
+            b"ncmds_repld" => ("ncmds_repld", Count(commands.repld)),
+            b"rtpa_nsent" => ("rtpa_nsent", Count(self.rtpa_nsent)),
+            b"rtpa_nrcvd" => ("rtpa_nrcvd", Count(self.rtpa_nrcvd)),
+            b"rtpa_ndups" => ("rtpa_ndups", Count(self.rtpa_ndups)),
+            b"rtpa_nlost" => ("rtpa_nlost", Count(self.rtpa_nlost)),
+            b"rtpa_perrs" => ("rtpa_perrs", Count(self.rtpa_perrs)),
+            b"pps_in" => ("pps_in", Real(self.pps_in)),
+            _ => return None,
+        };
+        Some(value)
+    }
 }

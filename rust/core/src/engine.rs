@@ -1,1 +1,0 @@
-//! Sessions: commands, packets and time in, replies and effects out.

@@ -1,0 +1,204 @@
+//! The road of a packet, in the numbered steps of docs/protocol.md (media).
+
+use std::net::SocketAddr;
+
+use tracing::{info, warn};
+
+use super::{Arrival, Engine};
+use crate::effects::{Effect, MediaPort, Out, Packet, Payload, RecordPacket};
+use crate::latch::{Seen, Verdict};
+use crate::recording::{Channel, Coverage, Mark, RecordingId};
+use crate::rtp::RtpView;
+use crate::session::{Session, leg_of};
+use crate::time::Now;
+
+impl Engine {
+    /// Takes one datagram; `now` is when the kernel received it.
+    ///
+    /// The common case adds one [`Effect::Send`] of the received bytes. Nothing here allocates but a list of
+    /// effects that grows for the first time.
+    pub fn handle_packet(&mut self, now: Now, arrival: Arrival, packet: &mut Packet, out: &mut Out) {
+        let owner = self.by_pair.get(arrival.port.pair.0 as usize).copied().flatten();
+        let Some((key, side)) = owner else { return };
+        let session = &mut self.sessions[key];
+
+        // 1. Until both parties can be reached, packets are read and thrown away.
+        if !session.complete {
+            self.stats.npkts_discard += 1;
+            return;
+        }
+        self.stats.npkts_rcvd += 1;
+
+        // 2. May this source speak for the party?
+        let channel = arrival.port.channel;
+        let rtp = match channel {
+            Channel::Rtp => RtpView::parse(packet.payload()).ok(),
+            Channel::Rtcp => None,
+        };
+        let verdict = latch(now, session, side, channel, arrival.from, rtp.as_ref().map(Seen::from));
+        if !verdict.accepts() {
+            session.pipe(channel).ignored += 1;
+            self.stats.npkts_discard += 1;
+            refused(now, session, side, channel, arrival.from, out);
+            return;
+        }
+
+        // 3. ICE, SRTP and the demultiplexing of RTCP have their place here.
+        // 4. Count and analyze.
+        analyze(now, session, side, channel, rtp.as_ref());
+        if verdict != Verdict::Accept {
+            moved(now, session, side, channel, verdict, out);
+        }
+
+        // 5. The resizer, 6. the player: packets to a party that hears a prompt are dropped here.
+        // 7. Witnesses.
+        record(now, session, side, &arrival, out);
+
+        // 8. Multiplexing and encryption have their place here.
+        // 9. Relay.
+        session.touch(side);
+        let peer = &mut session.sides[1 - side];
+        let via = peer.pair.map(|pair| MediaPort { pair: pair.id, channel });
+        let to = peer.stream(channel).latch.destination(now.mono);
+        let (Some(via), Some(to)) = (via, to) else {
+            session.pipe(channel).dropped += 1;
+            self.stats.npkts_discard += 1;
+            return;
+        };
+        let copies = if self.config.double_send && packet.payload().len() < DOUBLE_BELOW_BYTES { 2 } else { 1 };
+        for _ in 0..copies {
+            out.push(Effect::Send { payload: Payload::Received, via, to });
+        }
+        session.pipe(channel).relayed += copies;
+        self.stats.npkts_relayed += copies;
+    }
+}
+
+fn latch(
+    now: Now,
+    session: &mut Session,
+    side: usize,
+    channel: Channel,
+    from: SocketAddr,
+    seen: Option<Seen>,
+) -> Verdict {
+    let side = &mut session.sides[side];
+    match channel {
+        Channel::Rtp => {
+            let verdict = side.rtp.latch.rtp_packet(now.mono, from, seen);
+            if matches!(verdict, Verdict::Latched | Verdict::Relatched { .. }) {
+                side.rtcp.latch.guess_rtcp(&side.rtp.latch);
+            }
+            verdict
+        }
+        Channel::Rtcp => {
+            let host = side.rtp.latch.host();
+            side.rtcp.latch.rtcp_packet(now.mono, from, host)
+        }
+    }
+}
+
+fn analyze(now: Now, session: &mut Session, side: usize, channel: Channel, rtp: Option<&RtpView<'_>>) {
+    let side = &mut session.sides[side];
+    side.stream(channel).count(now.mono);
+    match (channel, rtp) {
+        (Channel::Rtp, Some(rtp)) => {
+            if side.analyzer.packet(rtp, now.wall).ssrc_changed {
+                side.rtp.latch.ssrc_changed(now.mono, Seen::from(rtp));
+            }
+        }
+        (Channel::Rtp, None) => side.analyzer.parse_error(),
+        (Channel::Rtcp, _) => {}
+    }
+}
+
+/// Tells the log and the recordings that a stream found its source or moved.
+fn moved(now: Now, session: &mut Session, side: usize, channel: Channel, verdict: Verdict, out: &mut Out) {
+    let leg = leg_of(side);
+    let Some(to) = session.sides[side].stream(channel).latch.remote() else { return };
+    let mark = match verdict {
+        Verdict::Relatched { from } => {
+            info!(
+                call_id = %session.call_id,
+                "{channel:?} of the {} moved from {from} to {to}", leg.name()
+            );
+            Mark::Relatched { leg, channel, from, to }
+        }
+        _ => {
+            info!(call_id = %session.call_id, "{channel:?} of the {} latched to {to}", leg.name());
+            Mark::Latched { leg, channel, source: to }
+        }
+    };
+    mark_all(now, session, &mark, out);
+}
+
+/// Tells of a refused source, each once and only so many.
+fn refused(now: Now, session: &mut Session, side: usize, channel: Channel, from: SocketAddr, out: &mut Out) {
+    let leg = leg_of(side);
+    let stream = session.sides[side].stream(channel);
+    if stream.last_refused == Some(from) || stream.refusals_told >= REFUSALS_TOLD_MAX {
+        return;
+    }
+    stream.last_refused = Some(from);
+    stream.refusals_told += 1;
+    let expected = stream.latch.remote();
+    warn!(
+        call_id = %session.call_id,
+        "{channel:?} for the {} refused: it comes from {from}, expected is {}",
+        leg.name(), expected.map_or_else(|| "no address yet".to_owned(), |addr| addr.to_string())
+    );
+    mark_all(now, session, &Mark::Refused { leg, channel, source: from }, out);
+}
+
+/// Writes a mark into every recording of the session.
+pub(super) fn mark_all(now: Now, session: &Session, mark: &Mark, out: &mut Out) {
+    for id in recordings_of(session) {
+        out.push(Effect::Recording(crate::recording::RecordingEvent::Mark { id, at: now, mark: mark.clone() }));
+    }
+}
+
+/// The recordings of a session, each once.
+pub(super) fn recordings_of(session: &Session) -> impl Iterator<Item = RecordingId> + use<> {
+    let call = session.recording.map(|recording| recording.id);
+    let [callee, caller] = [session.sides[0].recording, session.sides[1].recording];
+    let callee = callee.filter(|id| Some(*id) != caller);
+    [call, caller, callee].into_iter().flatten()
+}
+
+/// Copies an accepted packet into the recordings that cover it.
+fn record(now: Now, session: &Session, side: usize, arrival: &Arrival, out: &mut Out) {
+    let call = session.recording.filter(|recording| !recording.paused).map(|recording| recording.id);
+    for id in [call, session.sides[side].recording].into_iter().flatten() {
+        let (src, dst) = recorded_addresses(session, side, arrival);
+        out.push(Effect::Record(RecordPacket {
+            id,
+            leg: leg_of(side),
+            channel: arrival.port.channel,
+            at: now,
+            src,
+            dst,
+            payload: Payload::Received,
+        }));
+    }
+}
+
+/// From the party to our port; RTCP of a single file shows the outgoing copy, as the C program writes it.
+fn recorded_addresses(session: &Session, side: usize, arrival: &Arrival) -> (SocketAddr, SocketAddr) {
+    let own = &session.sides[side];
+    let is_rtcp = arrival.port.channel == Channel::Rtcp;
+    let port_of = |port: u16| if is_rtcp { port + 1 } else { port };
+    if is_rtcp && session.coverage == Some(Coverage::SingleFile) {
+        let peer = &session.sides[1 - side];
+        if let (Some(pair), Some(to)) = (peer.pair, peer.rtcp.latch.remote()) {
+            return (SocketAddr::new(peer.local.ip, port_of(pair.port)), to);
+        }
+    }
+    let port = own.pair.map_or(0, |pair| port_of(pair.port));
+    (arrival.from, SocketAddr::new(arrival.to.unwrap_or(own.local.ip), port))
+}
+
+/// `-2` sends packets shorter than this twice.
+const DOUBLE_BELOW_BYTES: usize = 128;
+
+/// At most this many refused sources are told of for a stream.
+const REFUSALS_TOLD_MAX: u8 = 8;
