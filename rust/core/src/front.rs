@@ -1,14 +1,14 @@
 //! What happens to a command before it reaches a session: the rules that depend on the configuration, the
 //! command counters, and the answers that need no session.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use tracing::{debug, error, info};
 
 use crate::addr::{Family, LocalAddr};
 use crate::command::{
-    CAPABILITIES, Command, ErrorCode, Info, LocalSpec, Modifier, Modifiers, NotifyTarget, Offer, Reply, Rules,
-    parse,
+    CAPABILITIES, Command, ErrorCode, Info, LocalSpec, Modifier, Modifiers, NotifyTarget, Offer, Reply,
+    Rules, parse,
 };
 use crate::config::{FrontConfig, NotifySpec};
 use crate::stats::{CommandStats, Stats};
@@ -265,7 +265,7 @@ impl Front {
             NotifySpec::Fixed { name, target } => (same_target(name, wanted)).then(|| target.clone()),
             NotifySpec::Caller { name, port } => (**name == *wanted).then(|| {
                 let peer = origin.peer.unwrap_or(Ipv4Addr::LOCALHOST);
-                NotifyTarget::Tcp { to: (peer, *port).into(), from: origin.bound }
+                NotifyTarget::Tcp { to: SocketAddrV4::new(peer, *port), from: origin.bound }
             }),
         });
         if target.is_none() {
@@ -288,7 +288,8 @@ struct Checks<'a> {
 impl Rules for Checks<'_> {
     fn modifier(&mut self, earlier: &[Modifier], modifier: &Modifier) -> Result<(), ErrorCode> {
         let bridge = |code| {
-            let letters = earlier.iter().filter(|m| matches!(m, Modifier::External | Modifier::Internal)).count();
+            let letters =
+                earlier.iter().filter(|m| matches!(m, Modifier::External | Modifier::Internal)).count();
             if self.front.config.external.is_some() && letters < 2 { Ok(()) } else { Err(code) }
         };
         match modifier {

@@ -146,7 +146,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(config: &EngineConfig, now: Now, call_id: CallId, from_tag: Tag, locals: [LocalAddr; 2]) -> Self {
+    pub(crate) fn new(
+        config: &EngineConfig,
+        now: Now,
+        call_id: CallId,
+        from_tag: Tag,
+        locals: [LocalAddr; 2],
+    ) -> Self {
         let [callee, caller] = locals;
         Self {
             call_id,

@@ -16,7 +16,7 @@ pub struct Jitter {
 /// Measures the jitter of each source of a stream.
 ///
 /// Ten sources are told apart; when one more appears, the oldest only lives on in the maximum and the mean.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct JitterMeter {
     newest: Option<Source>,
     /// The sources before it, oldest first; most calls have none, so it takes no room in the analyzer.
@@ -74,7 +74,7 @@ impl JitterMeter {
 }
 
 /// The jitter of one source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Source {
     ssrc: u32,
     /// The latest timestamps, a ring.
@@ -133,7 +133,7 @@ impl Source {
 }
 
 /// When a packet was received and when it was sampled, both in units of the RTP clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Moment {
     arrival: u64,
     timestamp: u32,
@@ -169,7 +169,7 @@ fn is_leap(by: u32, elapsed: u64, limit: u64) -> bool {
 }
 
 /// What is left of sources that are no longer told apart, or of all.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Folded {
     max: f64,
     sum: f64,

@@ -15,7 +15,7 @@ use jitter::JitterMeter;
 use sequence::Sequence;
 
 /// The statistics of one RTP stream, over all sources (SSRCs) it had.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Analyzer {
     sequence: Sequence,
     jitter: JitterMeter,

@@ -4,7 +4,7 @@
 ///
 /// A sequence number becomes a *position* by adding 65,536 for each wrap. Positions are signed: a packet from
 /// before the wrap that arrives behind the first packet of the stream has a negative one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Sequence {
     /// 65,536 for each wrap; survives a change of source.
     offset: i64,
@@ -111,7 +111,7 @@ pub(super) struct Totals {
 /// It stands for a map of 131,072 positions on a circle, two cycles of sequence numbers, whose halves are
 /// emptied in turn as the stream enters them. All that is ever asked of that map lies within 1,072 positions
 /// of the highest, so the 2,048 up to the foremost one are enough to give the same answers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Window {
     /// One bit for a position, at its place modulo 2,048.
     bits: [u64; Self::LEN as usize / 64],
@@ -378,7 +378,7 @@ mod tests {
         }
     }
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Debug, PartialEq)]
     enum Act {
         /// So far from the last number, in either direction.
         Move(i32, bool),

@@ -12,7 +12,13 @@ use crate::time::Now;
 
 impl Engine {
     /// Carries out a command that a [`crate::front::Front`] accepted. There is exactly one reply.
-    pub fn handle_command(&mut self, now: Now, request: &Request, host: &mut dyn Host, out: &mut Out) -> Reply {
+    pub fn handle_command(
+        &mut self,
+        now: Now,
+        request: &Request,
+        host: &mut dyn Host,
+        out: &mut Out,
+    ) -> Reply {
         match &request.command {
             Command::Update(offer) => self.update(now, offer, request, host, out),
             Command::Lookup(offer) => self.lookup(now, offer, request, host, out),
@@ -48,7 +54,9 @@ impl Engine {
         'search: loop {
             for key in self.sessions_of(&party.call_id) {
                 let session = &mut self.sessions[key];
-                let Some((side, exact)) = session.matches(&party.from_tag, party.to_tag.as_ref()) else { continue };
+                let Some((side, exact)) = session.matches(&party.from_tag, party.to_tag.as_ref()) else {
+                    continue;
+                };
                 touched = true;
                 if weak {
                     session.weak[side] = false;

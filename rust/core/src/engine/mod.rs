@@ -31,9 +31,6 @@ mod record;
 mod timeouts;
 mod transfer;
 
-#[cfg(test)]
-mod tests;
-
 pub use transfer::CallState;
 
 /// Where a datagram came from and where it was received.

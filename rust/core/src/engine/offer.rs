@@ -21,9 +21,10 @@ impl Engine {
         out: &mut Out,
     ) -> Reply {
         let Some(choice) = &request.locals else { return Reply::Error(ErrorCode::INTERNAL_FAILURE) };
-        let notify = offer.notify.as_ref().and_then(|args| {
-            Some(Notify { target: request.notify.clone()?, tag: args.tag.clone() })
-        });
+        let notify = offer
+            .notify
+            .as_ref()
+            .and_then(|args| Some(Notify { target: request.notify.clone()?, tag: args.tag.clone() }));
         match self.find(&offer.party) {
             Some((key, side)) => {
                 if let Err(code) = self.claim_side(now, key, side, offer, choice, host, out) {
@@ -86,7 +87,8 @@ impl Engine {
             }
         };
         let party = &offer.party;
-        let mut session = Session::new(&self.config, now, party.call_id.clone(), party.from_tag.clone(), locals);
+        let mut session =
+            Session::new(&self.config, now, party.call_id.clone(), party.from_tag.clone(), locals);
         session.sides[0].pair = Some(pair);
         if offer.modifiers.has(&Modifier::Weak) {
             session.weak[0] = true;
@@ -187,7 +189,11 @@ impl Engine {
             Some(text) => Box::from(&**text),
             None => local.ip.to_string().into_boxed_str(),
         });
-        Reply::Media(MediaReply { port: side.pair.map_or(0, |pair| pair.port), addr, ipv6: local.ip.is_ipv6() })
+        Reply::Media(MediaReply {
+            port: side.pair.map_or(0, |pair| pair.port),
+            addr,
+            ipv6: local.ip.is_ipv6(),
+        })
     }
 }
 

@@ -65,7 +65,8 @@ impl Engine {
             self.stats.npkts_discard += 1;
             return;
         };
-        let copies = if self.config.double_send && packet.payload().len() < DOUBLE_BELOW_BYTES { 2 } else { 1 };
+        let copies =
+            if self.config.double_send && packet.payload().len() < DOUBLE_BELOW_BYTES { 2 } else { 1 };
         for _ in 0..copies {
             out.push(Effect::Send { payload: Payload::Received, via, to });
         }
@@ -153,7 +154,11 @@ fn refused(now: Now, session: &mut Session, side: usize, channel: Channel, from:
 /// Writes a mark into every recording of the session.
 pub(super) fn mark_all(now: Now, session: &Session, mark: &Mark, out: &mut Out) {
     for id in recordings_of(session) {
-        out.push(Effect::Recording(crate::recording::RecordingEvent::Mark { id, at: now, mark: mark.clone() }));
+        out.push(Effect::Recording(crate::recording::RecordingEvent::Mark {
+            id,
+            at: now,
+            mark: mark.clone(),
+        }));
     }
 }
 

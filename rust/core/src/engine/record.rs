@@ -86,11 +86,8 @@ impl Engine {
     pub(super) fn update_facts(&self, key: usize, out: &mut Out) {
         let session = &self.sessions[key];
         for id in recordings_of(session) {
-            let facts = RecordingEvent::Facts {
-                id,
-                to_tag: session.to_tag.clone(),
-                legs: Box::new(session.facts()),
-            };
+            let facts =
+                RecordingEvent::Facts { id, to_tag: session.to_tag.clone(), legs: Box::new(session.facts()) };
             out.push(Effect::Recording(facts));
         }
     }
@@ -142,7 +139,14 @@ impl Engine {
     }
 
     /// Scope stream: what the party sends; a running one is left as it is.
-    fn record_stream(&mut self, now: Now, key: usize, side: usize, host: &mut dyn Host, out: &mut Out) -> bool {
+    fn record_stream(
+        &mut self,
+        now: Now,
+        key: usize,
+        side: usize,
+        host: &mut dyn Host,
+        out: &mut Out,
+    ) -> bool {
         if self.sessions[key].sides[side].recording.is_none() {
             let id = self.start(now, key, Coverage::Stream(leg_of(side)), host, out);
             self.sessions[key].sides[side].recording = Some(id);
@@ -151,7 +155,14 @@ impl Engine {
     }
 
     /// Scope stream with `s`: one file of both sides; the second side joins the first one's file.
-    fn record_single(&mut self, now: Now, key: usize, side: usize, host: &mut dyn Host, out: &mut Out) -> bool {
+    fn record_single(
+        &mut self,
+        now: Now,
+        key: usize,
+        side: usize,
+        host: &mut dyn Host,
+        out: &mut Out,
+    ) -> bool {
         let sides = &self.sessions[key].sides;
         if sides[side].recording.is_some() {
             return false;
@@ -193,7 +204,13 @@ impl Engine {
     }
 }
 
-fn recording_start(now: Now, session: &Session, id: RecordingId, coverage: Coverage, rtcp: bool) -> RecordingStart {
+fn recording_start(
+    now: Now,
+    session: &Session,
+    id: RecordingId,
+    coverage: Coverage,
+    rtcp: bool,
+) -> RecordingStart {
     RecordingStart {
         id,
         call_id: session.call_id.clone(),

@@ -13,8 +13,6 @@ use crate::time::Mono;
 
 mod legacy;
 mod ranked;
-#[cfg(test)]
-mod tests;
 
 use ranked::Candidates;
 

@@ -66,7 +66,9 @@ impl Latch {
                 Some(seen) if !self.plausible(seen.payload_type) => Verdict::Accept,
                 _ => self.lock(now, from, rtp),
             },
-            Rank::First if rtp.is_some_and(|seen| self.plausible(seen.payload_type)) => self.lock(now, from, rtp),
+            Rank::First if rtp.is_some_and(|seen| self.plausible(seen.payload_type)) => {
+                self.lock(now, from, rtp)
+            }
             Rank::First | Rank::Stranger => self.try_candidate(now, from, rtp),
         }
     }
@@ -186,7 +188,8 @@ impl Candidates {
     /// A free place, else that of the candidate that showed least and longest ago: a flood of sources pushes
     /// out its own kind first.
     fn place(&mut self) -> &mut Option<Candidate> {
-        let weakest = |place: &&mut Option<Candidate>| place.map_or((0, Mono(0)), |known| (known.count, known.last));
+        let weakest =
+            |place: &&mut Option<Candidate>| place.map_or((0, Mono(0)), |known| (known.count, known.last));
         self.0.iter_mut().min_by_key(weakest).expect("there is at least one place")
     }
 }
