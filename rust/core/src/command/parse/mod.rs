@@ -22,6 +22,11 @@ pub trait Rules {
 
     /// Is there a local address of the family that `modifiers` ask for? E36.
     fn family(&mut self, modifiers: &Modifiers) -> Result<(), ErrorCode>;
+
+    /// Is there such a module, and does it take sub-commands? E3 if not.
+    fn has_module(&mut self, _id: u32, _instance: u32) -> bool {
+        false
+    }
 }
 
 /// Accepts everything that the grammar does.
@@ -35,6 +40,10 @@ impl Rules for AnyRules {
 
     fn family(&mut self, _modifiers: &Modifiers) -> Result<(), ErrorCode> {
         Ok(())
+    }
+
+    fn has_module(&mut self, _id: u32, _instance: u32) -> bool {
+        true
     }
 }
 

@@ -25,7 +25,7 @@ fn sub_command(request: &Request<'_>, words: &[&[u8]], rules: &mut dyn Rules) ->
         b'C' if has_both_tags(request) && modifiers.is_empty() && args.len() == 3 => {
             Some(SubCommand::Fork(party(args)))
         }
-        b'M' => module(modifiers, args),
+        b'M' => module(modifiers, args, rules),
         _ => None,
     }
 }
@@ -57,9 +57,12 @@ fn lookup(modifiers: &[u8], args: &[&[u8]], rules: &mut dyn Rules) -> Option<Sub
     Some(SubCommand::Lookup { modifiers, media })
 }
 
-fn module(modifiers: &[u8], args: &[&[u8]]) -> Option<SubCommand> {
+fn module(modifiers: &[u8], args: &[&[u8]], rules: &mut dyn Rules) -> Option<SubCommand> {
     let colon = modifiers.iter().position(|&byte| byte == b':')?;
     let id = number::positive(&modifiers[..colon]).filter(|id| (1..=5).contains(id))?;
     let instance = number::positive(&modifiers[colon + 1..])?;
+    if !rules.has_module(id, instance) {
+        return None;
+    }
     Some(SubCommand::Module { id, instance, args: args.iter().map(|&arg| arg.into()).collect() })
 }

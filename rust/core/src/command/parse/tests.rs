@@ -387,6 +387,7 @@ fn rules_are_asked_where_the_protocol_checks_them() {
         ("U6 c ::1 1 f && S", 3),
         ("U6 c ::1 1 f t && L6e ::1 1", 3),
         ("U6 c ::1 1 f t && L 0 1", 3),
+        ("U6 c ::1 1 f && M3:1 t", 3),
     ];
     for (text, code) in rows {
         assert_eq!(parse(text.as_bytes(), &mut Strict), Err(ErrorCode(code)), "{text}");
