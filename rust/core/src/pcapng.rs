@@ -16,7 +16,7 @@
 //! }
 //! pcapng::packet(0, now, frame, PacketOptions { inbound: true, ..Default::default() }, &mut file);
 //! for number in 0..4 {
-//!     pcapng::statistics(number, now, now, 1, 0, &mut file);
+//!     pcapng::statistics(number, now, now, 1, 0, &[], &mut file);
 //! }
 //! ```
 
@@ -104,20 +104,27 @@ pub fn packet(interface: u32, at: Wall, frame: &[u8], options: PacketOptions<'_>
 }
 
 /// Appends the totals of `interface`: when its recording started and ended, how many packets came
-/// (`isb_ifrecv`, the dropped ones among them) and how many of them are not in the file (`isb_ifdrop`).
+/// (`isb_ifrecv`, the dropped ones among them) and how many of them are not in the file (`isb_ifdrop`), with
+/// `comments`, each cut at 65535 bytes.
 ///
 /// The interface must have been described in this section.
-pub fn statistics(interface: u32, start: Wall, end: Wall, received: u64, dropped: u64, out: &mut Vec<u8>) {
-    let block = InterfaceStatisticsBlock {
-        interface_id: MODEL,
-        timestamp: since_epoch(end),
-        options: vec![
-            InterfaceStatisticsOption::IsbStartTime(since_epoch(start)),
-            InterfaceStatisticsOption::IsbEndTime(since_epoch(end)),
-            InterfaceStatisticsOption::IsbIfRecv(received),
-            InterfaceStatisticsOption::IsbIfDrop(dropped),
-        ],
-    };
+pub fn statistics(
+    interface: u32,
+    start: Wall,
+    end: Wall,
+    received: u64,
+    dropped: u64,
+    comments: &[&str],
+    out: &mut Vec<u8>,
+) {
+    let mut options = vec![
+        InterfaceStatisticsOption::IsbStartTime(since_epoch(start)),
+        InterfaceStatisticsOption::IsbEndTime(since_epoch(end)),
+        InterfaceStatisticsOption::IsbIfRecv(received),
+        InterfaceStatisticsOption::IsbIfDrop(dropped),
+    ];
+    options.extend(comments.iter().map(|text| InterfaceStatisticsOption::Common(comment(text))));
+    let block = InterfaceStatisticsBlock { interface_id: MODEL, timestamp: since_epoch(end), options };
     encode_for(interface, &block.into_block(), out);
 }
 
@@ -259,7 +266,7 @@ mod tests {
         let end = Wall(AT.0 + 5_000_000_000);
         let stamp = |at: Wall| words(&[(at.0 >> 32) as u32, at.0 as u32]);
         let mut out = Vec::new();
-        statistics(2, AT, end, 1000, 3, &mut out);
+        statistics(2, AT, end, 1000, 3, &["end"], &mut out);
         let expected = block(
             5,
             &[
@@ -269,6 +276,7 @@ mod tests {
                 &option(3, &stamp(end)),
                 &option(4, &1000_u64.to_ne_bytes()),
                 &option(5, &3_u64.to_ne_bytes()),
+                &option(1, b"end"),
                 &option(0, b""),
             ],
         );
@@ -285,7 +293,7 @@ mod tests {
         let number = interface_of(Leg::Callee, Channel::Rtcp);
         let options = PacketOptions { inbound: true, drops: Some(2), comments: &["relatched"] };
         packet(number, AT, b"frame", options, &mut file);
-        statistics(number, AT, AT, 3, 2, &mut file);
+        statistics(number, AT, AT, 3, 2, &[], &mut file);
 
         let mut reader = PcapNgReader::new(&file[..]).unwrap();
         let comments: Vec<_> = reader.section().options.clone();

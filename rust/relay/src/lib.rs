@@ -9,6 +9,8 @@ mod dispatch;
 mod hostport;
 #[cfg(target_os = "linux")]
 pub mod notifier;
+#[cfg(target_os = "linux")]
+pub mod recorder;
 #[cfg(unix)]
 mod socket_file;
 

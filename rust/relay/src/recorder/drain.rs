@@ -1,0 +1,178 @@
+//! The recorder thread: empties the ways of all workers into the files.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use foldhash::{HashMap, HashMapExt};
+use rtpproxy_core::recording::{EndReason, RecordingEvent, RecordingId};
+use rtpproxy_core::time::{Mono, Now, Wall};
+
+use super::finish::Job;
+use super::queue::{Chunk, Entry, Item, Outlet};
+use super::recording::{Recording, Shared};
+use super::watch::FolderWatch;
+
+/// The state of the thread.
+pub(super) struct Drain {
+    outlets: Vec<Outlet>,
+    /// By the number of the worker and its number for the recording.
+    recordings: HashMap<(usize, RecordingId), Recording>,
+    shared: Shared,
+    finished: Sender<Job>,
+    watch: Arc<FolderWatch>,
+    swept: Instant,
+}
+
+impl Drain {
+    /// A drain for the other ends of `outlets`, one for each worker.
+    pub(super) fn new(
+        outlets: Vec<Outlet>,
+        shared: Shared,
+        finished: Sender<Job>,
+        watch: Arc<FolderWatch>,
+    ) -> Self {
+        Self { outlets, recordings: HashMap::new(), shared, finished, watch, swept: Instant::now() }
+    }
+
+    /// Works until something is sent on `stop`, or its sender dropped; then writes and closes everything.
+    pub(super) fn run(mut self, stop: &Receiver<()>) {
+        loop {
+            self.watch.work_begins();
+            let is_behind = self.drain();
+            self.sweep();
+            let is_refusing = self.recordings.values().any(Recording::is_in_trouble);
+            self.watch.work_ends(is_refusing);
+            let is_stopped = if is_behind {
+                stop.try_recv() != Err(TryRecvError::Empty)
+            } else {
+                let pause = if self.recordings.is_empty() { IDLE_POLL } else { BUSY_POLL };
+                stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout)
+            };
+            if is_stopped {
+                return self.close();
+            }
+        }
+    }
+
+    /// Takes a share of each way; true if there is more.
+    fn drain(&mut self) -> bool {
+        let mut is_behind = false;
+        for worker in 0..self.outlets.len() {
+            for taken in 1..=ITEMS_A_ROUND {
+                let Some(item) = self.outlets[worker].next() else { break };
+                self.item(worker, item);
+                is_behind |= taken == ITEMS_A_ROUND;
+            }
+        }
+        is_behind
+    }
+
+    fn item(&mut self, worker: usize, item: Item) {
+        match item {
+            Item::Event(event) => self.event(worker, *event),
+            Item::Dropped(dropped) => {
+                if let Some(recording) = self.recordings.get_mut(&(worker, dropped.id)) {
+                    recording.dropped(&dropped);
+                }
+            }
+            Item::Chunk(chunk) => {
+                self.chunk(worker, &chunk);
+                self.outlets[worker].give_back(chunk);
+            }
+        }
+    }
+
+    fn chunk(&mut self, worker: usize, chunk: &Chunk) {
+        let now = Instant::now();
+        for entry in chunk.entries() {
+            let id = match &entry {
+                Entry::Packet(packet, _) => packet.id,
+                Entry::Dropped(dropped) => dropped.id,
+            };
+            let Some(recording) = self.recordings.get_mut(&(worker, id)) else { continue };
+            match entry {
+                Entry::Packet(packet, payload) => recording.packet(&mut self.shared, &packet, payload, now),
+                Entry::Dropped(dropped) => recording.dropped(&dropped),
+            }
+        }
+    }
+
+    fn event(&mut self, worker: usize, event: RecordingEvent) {
+        let now = Instant::now();
+        let key = (worker, event.id());
+        if let RecordingEvent::Start(start) = event {
+            let shared = &mut self.shared;
+            self.recordings.entry(key).or_insert_with(|| Recording::new(*start, shared, now));
+            return;
+        }
+        let Some(recording) = self.recordings.get_mut(&key) else { return };
+        match event {
+            RecordingEvent::Start(_) => {}
+            RecordingEvent::Facts { to_tag, legs, .. } => recording.facts(to_tag, *legs),
+            RecordingEvent::Mark { at, mark, .. } => recording.mark(at, &mark),
+            RecordingEvent::End { at, reason, .. } => {
+                recording.end(&mut self.shared, at, reason, now);
+                if recording.is_complete(now, false)
+                    && let Some(recording) = self.recordings.remove(&key)
+                {
+                    self.hand_over(recording);
+                }
+            }
+        }
+    }
+
+    /// Does what is due, from time to time.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.swept) < SWEEP_PERIOD {
+            return;
+        }
+        self.swept = now;
+        for recording in self.recordings.values_mut() {
+            recording.tick(&mut self.shared, now);
+        }
+        self.hand_over_complete(false);
+    }
+
+    fn hand_over_complete(&mut self, at_once: bool) {
+        let now = Instant::now();
+        let complete: Vec<_> =
+            self.recordings.extract_if(|_, recording| recording.is_complete(now, at_once)).collect();
+        for (_, recording) in complete {
+            self.hand_over(recording);
+        }
+    }
+
+    fn hand_over(&self, recording: Recording) {
+        if let Some(job) = recording.complete(&self.shared) {
+            // The finisher lives until we drop the sender.
+            let _ = self.finished.send(job);
+        }
+    }
+
+    /// Writes everything that was handed over, and ends what has not ended.
+    fn close(mut self) {
+        while self.drain() {}
+        let (now, at) = (Instant::now(), wall_clock());
+        for recording in self.recordings.values_mut() {
+            recording.end(&mut self.shared, at, EndReason::Shutdown, now);
+        }
+        self.hand_over_complete(true);
+    }
+}
+
+/// The time of an end that no worker told of. Only its wall time is used.
+fn wall_clock() -> Now {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { mono: Mono::default(), wall: Wall(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)) }
+}
+
+/// How long the thread sleeps while something is recorded: workers do not wake it.
+const BUSY_POLL: Duration = Duration::from_millis(15);
+/// How long it sleeps otherwise.
+const IDLE_POLL: Duration = Duration::from_millis(100);
+/// How often files are looked after.
+const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+/// How much of a worker's way is taken before the next one's turn.
+const ITEMS_A_ROUND: usize = 64;

@@ -1,0 +1,248 @@
+//! The folders of recordings: nothing outside them is ever touched, and no file in them overwritten.
+//!
+//! A recording is written as `NAME.part`, in the spool folder if there is one, and gets its name when it is
+//! complete. The C program's way (`compat`) has no `.part` and replaces what is there.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::names::Names;
+use crate::config::RecordConfig;
+
+/// Where recordings are written and where they end up.
+#[derive(Debug)]
+pub(super) struct Folders {
+    target: Reopened,
+    spool: Option<Reopened>,
+    compat: bool,
+}
+
+impl Folders {
+    /// The folders of `config`; `None` without a recording folder.
+    pub(super) fn new(config: &RecordConfig) -> Option<Self> {
+        Some(Self {
+            target: Reopened::new(config.folder.as_deref()?),
+            spool: config.spool.as_deref().map(Reopened::new),
+            compat: config.compat,
+        })
+    }
+
+    /// Creates the files of a recording under the first free name.
+    pub(super) fn create(&mut self, names: &Names) -> io::Result<Created> {
+        let target = self.target.open()?;
+        let spool = match &mut self.spool {
+            Some(spool) => spool.open()?,
+            None => Arc::clone(&target),
+        };
+        if self.compat { replace_all(names, target, spool) } else { create_first_free(names, target, spool) }
+    }
+}
+
+/// The files of a recording, just created.
+#[derive(Debug)]
+pub(super) struct Created {
+    /// In the order of [`Names`], with the names they have while they are written.
+    pub(super) files: Vec<(File, OsString)>,
+    /// Under which of its names, from 1.
+    pub(super) attempt: u32,
+    /// The folder they are in.
+    pub(super) spool: Arc<Folder>,
+    /// The folder they are to end up in.
+    pub(super) target: Arc<Folder>,
+}
+
+/// An open folder.
+#[derive(Debug)]
+pub(super) struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the folder at `path`.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// The path of a file in it, for messages.
+    pub(super) fn path_of(&self, name: &OsStr) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Whether files can be created in it; how many bytes of its disk are free for us.
+    pub(super) fn probe(&self) -> io::Result<u64> {
+        use rustix::fs::{Access, accessat, fstatvfs};
+        accessat(&self.fd, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
+        let disk = fstatvfs(&self.fd)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Creates a file that must not exist yet.
+    pub(super) fn create(&self, name: &OsStr, mode: Mode) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND;
+        self.open_beneath(name, flags, mode)
+    }
+
+    /// Opens a regular file to read.
+    pub(super) fn read(&self, name: &OsStr) -> io::Result<File> {
+        self.open_beneath(name, OFlags::RDONLY, Mode::empty())
+    }
+
+    /// Whether there is anything of that name.
+    pub(super) fn has(&self, name: &OsStr) -> io::Result<bool> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a file; none there is fine.
+    pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes names durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
+    /// Gives `name` of this folder its name in `to`, on the same file system; `replace` what is there or fail
+    /// with [`io::ErrorKind::AlreadyExists`].
+    pub(super) fn rename(&self, name: &OsStr, to: &Self, new_name: &OsStr, replace: bool) -> io::Result<()> {
+        if !replace {
+            match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
+                // Some file systems do not know the flag.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if !to.has(new_name)? => {}
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => return Err(Errno::EXIST.into()),
+                other => return Ok(other?),
+            }
+        }
+        Ok(rustix::fs::renameat(&self.fd, name, &to.fd, new_name)?)
+    }
+
+    fn open_beneath(&self, name: &OsStr, flags: OFlags, mode: Mode) -> io::Result<File> {
+        // A pipe somebody left there must not make us wait for its reader.
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let fd = match rustix::fs::openat2(&self.fd, name, flags, mode, resolve) {
+            // Kernels before 5.6, and sandboxes that do not know the call. A name of ours is one component,
+            // so NOFOLLOW alone keeps it inside.
+            Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(&self.fd, name, flags, mode)?,
+            other => other?,
+        };
+        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok(fd.into())
+    }
+}
+
+/// The name of a file while it is written.
+pub(super) fn part_name(name: &OsStr) -> OsString {
+    let mut part = name.to_owned();
+    part.push(".part");
+    part
+}
+
+/// The mode that new files get.
+pub(super) fn file_mode(compat: bool) -> Mode {
+    if compat { Mode::from_raw_mode(0o666) } else { Mode::RUSR | Mode::WUSR }
+}
+
+/// A folder that is opened anew for each recording, as somebody may have put another one, or another disk,
+/// in its place; recordings share the descriptor as long as it is the same one.
+#[derive(Debug)]
+struct Reopened {
+    path: PathBuf,
+    last: Option<(u64, u64, Arc<Folder>)>,
+}
+
+impl Reopened {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), last: None }
+    }
+
+    fn open(&mut self) -> io::Result<Arc<Folder>> {
+        let folder = Folder::open(&self.path)?;
+        let status = rustix::fs::fstat(&folder.fd)?;
+        let (device, inode) = (status.st_dev, status.st_ino);
+        match &self.last {
+            Some((last_device, last_inode, last)) if (*last_device, *last_inode) == (device, inode) => {
+                Ok(Arc::clone(last))
+            }
+            Some(_) | None => {
+                let folder = Arc::new(folder);
+                self.last = Some((device, inode, Arc::clone(&folder)));
+                Ok(folder)
+            }
+        }
+    }
+}
+
+fn create_first_free(names: &Names, target: Arc<Folder>, spool: Arc<Folder>) -> io::Result<Created> {
+    for attempt in 1..=ATTEMPTS_MAX {
+        if is_taken(names, attempt, &target)? {
+            continue;
+        }
+        match create_parts(names, attempt, &spool) {
+            Ok(files) => return Ok(Created { files, attempt, spool, target }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "all names for the recording are taken"))
+}
+
+fn is_taken(names: &Names, attempt: u32, target: &Folder) -> io::Result<bool> {
+    for index in 0..names.files() {
+        if target.has(&names.file(index, attempt))? {
+            return Ok(true);
+        }
+    }
+    target.has(&names.sidecar(attempt))
+}
+
+fn create_parts(names: &Names, attempt: u32, spool: &Folder) -> io::Result<Vec<(File, OsString)>> {
+    let mut files: Vec<(File, OsString)> = Vec::with_capacity(names.files());
+    for index in 0..names.files() {
+        let part = part_name(&names.file(index, attempt));
+        match spool.create(&part, file_mode(false)) {
+            Ok(file) => files.push((file, part)),
+            Err(error) => {
+                for (_, part) in files {
+                    spool.remove(&part)?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// The C program truncates what is there; a new file in its place looks the same, but keeps a recording
+/// apart that is still being written under that name.
+fn replace_all(names: &Names, target: Arc<Folder>, spool: Arc<Folder>) -> io::Result<Created> {
+    let mut files = Vec::with_capacity(names.files());
+    for index in 0..names.files() {
+        let name = names.file(index, 1);
+        spool.remove(&name)?;
+        files.push((spool.create(&name, file_mode(true))?, name));
+    }
+    Ok(Created { files, attempt: 1, spool, target })
+}
+
+/// How many names are tried for one recording.
+pub(super) const ATTEMPTS_MAX: u32 = 9999;

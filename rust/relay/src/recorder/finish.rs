@@ -1,0 +1,205 @@
+//! Making ended recordings durable: sync, name, sidecar.
+//!
+//! A thread of its own does it, as `fdatasync` takes milliseconds and the recorder must go on draining.
+//! Jobs are done in batches that share the syncs of the folder. What fails is tried again each second.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rtpproxy_core::command::CallId;
+use tracing::{error, info, warn};
+
+use super::files::{ATTEMPTS_MAX, Folder, file_mode, part_name};
+use super::names::Names;
+use super::sidecar::{FileFacts, Sidecar};
+
+/// An ended recording.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Its files, in the order of `names`.
+    pub(super) files: Vec<Closed>,
+    /// The names they are to get.
+    pub(super) names: Names,
+    /// Under which of the names the files were created.
+    pub(super) attempt: u32,
+    /// Where they are.
+    pub(super) spool: Arc<Folder>,
+    /// Where they belong.
+    pub(super) target: Arc<Folder>,
+    /// What to write beside them.
+    pub(super) sidecar: Sidecar,
+    /// Names of the C program and no sidecar.
+    pub(super) compat: bool,
+    /// The call.
+    pub(super) call_id: CallId,
+    /// How many packets are in the files.
+    pub(super) packets: u64,
+    /// How many should be and are not.
+    pub(super) missing: u64,
+}
+
+/// A file that nobody writes to any more.
+#[derive(Debug)]
+pub(super) struct Closed {
+    /// The descriptor; `None` once the file has its name.
+    pub(super) file: Option<File>,
+    /// Its name in the spool folder, then its name in the target folder.
+    pub(super) part: OsString,
+    /// In bytes.
+    pub(super) len: u64,
+    /// In hexadecimal.
+    pub(super) sha256: Option<String>,
+}
+
+/// Does jobs until all senders are gone, and then what is left.
+pub(super) fn run(jobs: &Receiver<Job>) {
+    let mut pending: VecDeque<(Job, u32)> = VecDeque::new();
+    loop {
+        let next = if pending.is_empty() {
+            jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            jobs.recv_timeout(RETRY_PERIOD)
+        };
+        let is_last_try = matches!(next, Err(RecvTimeoutError::Disconnected));
+        pending.extend(next.into_iter().chain(jobs.try_iter().take(BATCH_MAX)).map(|job| (job, 0)));
+        do_batch(&mut pending, is_last_try);
+        if is_last_try && jobs.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Does what can be done of `pending`; what failed stays, with its number of tries.
+fn do_batch(pending: &mut VecDeque<(Job, u32)>, is_last_try: bool) {
+    let mut batch: Vec<_> = pending.drain(..).map(|(job, tries)| (job, tries, Ok(()))).collect();
+    for (job, _, outcome) in &mut batch {
+        *outcome = name_files(job);
+    }
+    let mut synced: Vec<Arc<Folder>> = Vec::new();
+    for (job, _, outcome) in &mut batch {
+        if outcome.is_ok() && !synced.iter().any(|folder| Arc::ptr_eq(folder, &job.target)) {
+            *outcome = job.target.sync();
+            synced.push(Arc::clone(&job.target));
+        }
+    }
+    for (job, tries, mut outcome) in batch {
+        let file = job.target.path_of(&job.files[0].part);
+        if outcome.is_ok() && !job.compat {
+            outcome = write_sidecar(&job);
+        }
+        match outcome {
+            Ok(()) => {
+                let Job { call_id, packets, missing, .. } = &job;
+                info!(%call_id, ?file, packets, missing, "recording finished");
+            }
+            Err(error) if is_last_try || tries >= TRIES_MAX => {
+                error!(call_id = %job.call_id, ?file, "recording not finished: {error}");
+            }
+            Err(error) => {
+                if tries == 0 {
+                    warn!(call_id = %job.call_id, ?file, "recording not finished yet: {error}");
+                }
+                pending.push_back((job, tries + 1));
+            }
+        }
+    }
+}
+
+/// Gives each file its name, durably. May be called again after an error.
+fn name_files(job: &mut Job) -> io::Result<()> {
+    for index in 0..job.files.len() {
+        let Some(file) = &job.files[index].file else { continue };
+        file.sync_data()?;
+        let is_in_place = job.compat && Arc::ptr_eq(&job.spool, &job.target);
+        if !is_in_place {
+            job.files[index].part = move_into_place(job, index)?;
+        }
+        job.files[index].file = None;
+    }
+    Ok(())
+}
+
+fn move_into_place(job: &Job, index: usize) -> io::Result<OsString> {
+    let part = &job.files[index].part;
+    let attempts = if job.compat { 1..=1 } else { job.attempt..=ATTEMPTS_MAX };
+    for attempt in attempts {
+        let name = job.names.file(index, attempt);
+        let renamed = job.spool.rename(part, &job.target, &name, job.compat);
+        let moved = match renamed {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy(job, index, &name),
+            other => other,
+        };
+        match moved {
+            Ok(()) => return Ok(name),
+            // Somebody else put a file there while we recorded.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Moves a file to another file system, where it appears complete or not at all.
+fn copy(job: &Job, index: usize, name: &OsString) -> io::Result<()> {
+    let part = &job.files[index].part;
+    let temporary = part_name(name);
+    let mut source = job.spool.read(part)?;
+    let mut copy = job.target.create(&temporary, file_mode(job.compat))?;
+    let copied = io::copy(&mut source, &mut copy)
+        .and_then(|_| copy.sync_data())
+        .and_then(|()| job.target.rename(&temporary, &job.target, name, job.compat));
+    if copied.is_err() {
+        // The first error tells more than one of cleaning up.
+        let _ = job.target.remove(&temporary);
+        return copied;
+    }
+    job.spool.remove(part)
+}
+
+fn write_sidecar(job: &Job) -> io::Result<()> {
+    let mut sidecar = job.sidecar.clone();
+    sidecar.files = job.files.iter().map(facts).collect();
+    let mut text = serde_json::to_vec_pretty(&sidecar)?;
+    text.push(b'\n');
+    for attempt in job.attempt..=ATTEMPTS_MAX {
+        let name = job.names.sidecar(attempt);
+        let temporary = part_name(&name);
+        // Left over from a crash: the name of the recording is ours, so this is too.
+        job.target.remove(&temporary)?;
+        let mut file = job.target.create(&temporary, file_mode(false))?;
+        let written = file
+            .write_all(&text)
+            .and_then(|()| file.sync_data())
+            .and_then(|()| job.target.rename(&temporary, &job.target, &name, false));
+        match written {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                let _ = job.target.remove(&temporary);
+                if error.kind() != io::ErrorKind::AlreadyExists {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn facts(file: &Closed) -> FileFacts {
+    FileFacts {
+        name: file.part.to_string_lossy().into_owned(),
+        size: file.len,
+        sha256: file.sha256.clone().unwrap_or_default(),
+    }
+}
+
+/// How long to wait before what failed is tried again.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// How often it is tried again.
+const TRIES_MAX: u32 = 60;
+/// How many recordings share the sync of the folder.
+const BATCH_MAX: usize = 64;

@@ -1,0 +1,372 @@
+//! The way from a worker to the recorder thread: copies of packets in re-used chunks, and events between
+//! them, in order.
+//!
+//! ```text
+//! worker                                                              recorder thread
+//! RecorderTap ──► Item::Chunk, Item::Event (in order) ──► ring ──► Outlet
+//!             ◄── emptied chunks ◄────────────────────── ring ◄──
+//! ```
+//!
+//! A new chunk is allocated only when none came back and the process-wide [`Budget`] has room, so memory
+//! grows only while the disk stalls. Without a chunk the copy of a packet is dropped and counted, and the
+//! count travels ahead of the next thing that is told of that stream.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use foldhash::{HashMap, HashMapExt};
+use rtpproxy_core::effects::RecordPacket;
+use rtpproxy_core::recording::{Channel, Leg, RecordingEvent, RecordingId};
+use rtpproxy_core::time::{Mono, Now};
+
+/// A worker's end: copies packets and events towards the recorder, without ever blocking.
+///
+/// There is no allocation for a packet as long as the recorder keeps up, and no wake-up of another thread.
+/// A tap of a relay without a recording folder swallows everything.
+pub struct RecorderTap {
+    inlet: Option<Inlet>,
+}
+
+impl RecorderTap {
+    /// Copies one packet of a recording, or counts it as dropped when there is no memory for it.
+    pub fn packet(&mut self, record: &RecordPacket, payload: &[u8]) {
+        if let Some(inlet) = &mut self.inlet {
+            inlet.packet(record, payload);
+        }
+    }
+
+    /// Tells of an event, behind all packets given so far. Never lost.
+    pub fn event(&mut self, event: RecordingEvent) {
+        if let Some(inlet) = &mut self.inlet {
+            inlet.event(event);
+        }
+    }
+
+    /// Hands over what is half full or has waited for 20 ms.
+    ///
+    /// Call it at the end of each batch of packets, and every 100 ms at least while something is recorded.
+    pub fn flush(&mut self, now: Mono) {
+        if let Some(inlet) = &mut self.inlet {
+            inlet.flush(now);
+        }
+    }
+
+    /// A tap that leads nowhere.
+    pub(super) fn closed() -> Self {
+        Self { inlet: None }
+    }
+}
+
+/// A way from one worker to the recorder, with at most `budget` bytes on it over all workers.
+pub(super) fn way(budget: &Arc<Budget>) -> (RecorderTap, Outlet) {
+    let (full, items) = rtrb::RingBuffer::new(budget.limit / Chunk::SIZE + RING_RESERVE);
+    let (spare, empty) = rtrb::RingBuffer::new(SPARE_CHUNKS);
+    let remainder = Arc::new(Mutex::new(VecDeque::new()));
+    let inlet = Inlet {
+        open: None,
+        full,
+        empty,
+        overflow: VecDeque::new(),
+        budget: Arc::clone(budget),
+        dropped: HashMap::new(),
+        remainder: Arc::clone(&remainder),
+    };
+    (RecorderTap { inlet: Some(inlet) }, Outlet { items, spare, remainder })
+}
+
+/// How much memory all chunks of the process may take.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    /// A budget of `bytes`, but never so small that a worker could get no chunk at all.
+    pub(super) fn new(bytes: usize, workers: usize) -> Arc<Self> {
+        let limit = bytes.max(workers * CHUNKS_MIN * Chunk::SIZE);
+        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let room = |used: usize| Some(used + bytes).filter(|&sum| sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
+    }
+
+    fn give(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What travels over the ring.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// Packets of any recordings of the worker.
+    Chunk(Box<Chunk>),
+    /// Something happened to a recording.
+    Event(Box<RecordingEvent>),
+    /// Packets are missing before the event that follows.
+    Dropped(Box<Dropped>),
+}
+
+/// One entry of a chunk.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Entry<'a> {
+    /// A packet.
+    Packet(PacketHead, &'a [u8]),
+    /// Packets are missing here.
+    Dropped(Dropped),
+}
+
+/// What is known of a recorded packet besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PacketHead {
+    /// The recording.
+    pub(super) id: RecordingId,
+    /// Who sent it.
+    pub(super) leg: Leg,
+    /// On which port.
+    pub(super) channel: Channel,
+    /// When the kernel received it.
+    pub(super) at: Now,
+    /// From where.
+    pub(super) src: SocketAddr,
+    /// To which of our addresses.
+    pub(super) dst: SocketAddr,
+}
+
+/// Packets of one stream that were not copied for want of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dropped {
+    /// The recording.
+    pub(super) id: RecordingId,
+    /// Who sent them.
+    pub(super) leg: Leg,
+    /// On which port.
+    pub(super) channel: Channel,
+    /// How many.
+    pub(super) packets: u64,
+    /// When the first came.
+    pub(super) first: Now,
+    /// When the last came.
+    pub(super) last: Now,
+}
+
+/// Packets one after the other, in memory of a fixed size.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    entries: Vec<Stored>,
+    bytes: Vec<u8>,
+    budget: Arc<Budget>,
+}
+
+impl Chunk {
+    /// The memory of a chunk, in bytes.
+    pub(super) const SIZE: usize = Self::BYTES + Self::ENTRIES * size_of::<Stored>();
+    /// Room for payloads: two of the largest, or 112 of a usual 20 ms of G.711.
+    const BYTES: usize = 20 << 10;
+    const ENTRIES: usize = 112;
+
+    fn new(budget: &Arc<Budget>) -> Option<Box<Self>> {
+        budget.take(Self::SIZE).then(|| {
+            Box::new(Self {
+                entries: Vec::with_capacity(Self::ENTRIES),
+                bytes: Vec::with_capacity(Self::BYTES),
+                budget: Arc::clone(budget),
+            })
+        })
+    }
+
+    /// The entries, in order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let mut rest = self.bytes.as_slice();
+        self.entries.iter().map(move |stored| match *stored {
+            Stored::Dropped(dropped) => Entry::Dropped(dropped),
+            Stored::Packet(head, len) => {
+                let (payload, behind) = rest.split_at(len);
+                rest = behind;
+                Entry::Packet(head, payload)
+            }
+        })
+    }
+
+    /// Whether a packet of `len` bytes and a note on dropped ones still fit.
+    fn has_room(&self, len: usize) -> bool {
+        self.entries.len() + 2 <= Self::ENTRIES && self.bytes.len() + len <= Self::BYTES
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.entries.len() >= Self::ENTRIES / 2 || self.bytes.len() >= Self::BYTES / 2
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes.clear();
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.budget.give(Self::SIZE);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stored {
+    /// With the length of its payload, in bytes.
+    Packet(PacketHead, usize),
+    Dropped(Dropped),
+}
+
+/// The recorder's end of a way.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    items: rtrb::Consumer<Item>,
+    spare: rtrb::Producer<Box<Chunk>>,
+    remainder: Arc<Mutex<VecDeque<Item>>>,
+}
+
+impl Outlet {
+    /// The next item, in order.
+    pub(super) fn next(&mut self) -> Option<Item> {
+        // Looked at before the pop: once true, nothing more is pushed, and the remainder is complete.
+        let is_last = self.items.is_abandoned();
+        self.items.pop().ok().or_else(|| {
+            is_last.then(|| self.remainder.lock().unwrap_or_else(PoisonError::into_inner).pop_front())?
+        })
+    }
+
+    /// Gives a chunk back to the worker. Few are kept, so that memory shrinks after a stall.
+    pub(super) fn give_back(&mut self, mut chunk: Box<Chunk>) {
+        chunk.clear();
+        // A full ring gives the chunk back to us: freed.
+        let _ = self.spare.push(chunk);
+    }
+}
+
+struct Inlet {
+    /// The chunk being filled, and since when; never empty.
+    open: Option<(Box<Chunk>, Mono)>,
+    full: rtrb::Producer<Item>,
+    empty: rtrb::Consumer<Box<Chunk>>,
+    /// What the ring had no room for. Chunks are bounded by the budget, events are few.
+    overflow: VecDeque<Item>,
+    budget: Arc<Budget>,
+    dropped: HashMap<(RecordingId, Leg, Channel), Dropped>,
+    remainder: Arc<Mutex<VecDeque<Item>>>,
+}
+
+impl Inlet {
+    fn packet(&mut self, record: &RecordPacket, payload: &[u8]) {
+        let payload = &payload[..payload.len().min(Chunk::BYTES)];
+        if self.open.as_ref().is_some_and(|(chunk, _)| !chunk.has_room(payload.len())) {
+            self.hand_over();
+        }
+        if self.open.is_none() {
+            let Some(chunk) = self.empty_chunk() else {
+                self.count_dropped(record);
+                return;
+            };
+            self.open = Some((chunk, record.at.mono));
+        }
+        let missing = self.take_dropped((record.id, record.leg, record.channel));
+        let Some((chunk, _)) = &mut self.open else { return };
+        chunk.entries.extend(missing.map(Stored::Dropped));
+        chunk.entries.push(Stored::Packet(PacketHead::of(record), payload.len()));
+        chunk.bytes.extend_from_slice(payload);
+    }
+
+    fn event(&mut self, event: RecordingEvent) {
+        self.hand_over();
+        for leg in [Leg::Caller, Leg::Callee] {
+            for channel in [Channel::Rtp, Channel::Rtcp] {
+                if let Some(dropped) = self.take_dropped((event.id(), leg, channel)) {
+                    self.push(Item::Dropped(Box::new(dropped)));
+                }
+            }
+        }
+        self.push(Item::Event(Box::new(event)));
+    }
+
+    fn flush(&mut self, now: Mono) {
+        self.retry_overflow();
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|(chunk, since)| chunk.is_half_full() || now.since(*since) >= CHUNK_AGE)
+        {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if let Some((chunk, _)) = self.open.take() {
+            self.push(Item::Chunk(chunk));
+        }
+    }
+
+    fn push(&mut self, item: Item) {
+        self.retry_overflow();
+        if !self.overflow.is_empty() {
+            self.overflow.push_back(item);
+        } else if let Err(rtrb::PushError::Full(item)) = self.full.push(item) {
+            self.overflow.push_back(item);
+        }
+    }
+
+    fn retry_overflow(&mut self) {
+        while !self.full.is_full() {
+            let Some(item) = self.overflow.pop_front() else { return };
+            if let Err(rtrb::PushError::Full(item)) = self.full.push(item) {
+                self.overflow.push_front(item);
+                return;
+            }
+        }
+    }
+
+    fn empty_chunk(&mut self) -> Option<Box<Chunk>> {
+        self.empty.pop().ok().or_else(|| Chunk::new(&self.budget))
+    }
+
+    fn count_dropped(&mut self, record: &RecordPacket) {
+        let PacketHead { id, leg, channel, at, .. } = PacketHead::of(record);
+        let none = Dropped { id, leg, channel, packets: 0, first: at, last: at };
+        let dropped = self.dropped.entry((id, leg, channel)).or_insert(none);
+        dropped.packets += 1;
+        dropped.last = at;
+    }
+
+    fn take_dropped(&mut self, key: (RecordingId, Leg, Channel)) -> Option<Dropped> {
+        if self.dropped.is_empty() { None } else { self.dropped.remove(&key) }
+    }
+}
+
+impl Drop for Inlet {
+    /// Leaves behind what the ring has no room for; the recorder reads it after the ring.
+    fn drop(&mut self) {
+        self.hand_over();
+        let mut remainder = self.remainder.lock().unwrap_or_else(PoisonError::into_inner);
+        remainder.append(&mut self.overflow);
+        let dropped = self.dropped.drain().map(|(_, dropped)| Item::Dropped(Box::new(dropped)));
+        remainder.extend(dropped);
+    }
+}
+
+impl PacketHead {
+    fn of(record: &RecordPacket) -> Self {
+        let RecordPacket { id, leg, channel, at, src, dst, payload: _ } = *record;
+        Self { id, leg, channel, at, src, dst }
+    }
+}
+
+/// How long a chunk waits for more packets.
+const CHUNK_AGE: Duration = Duration::from_millis(20);
+/// What a worker can have in any case.
+const CHUNKS_MIN: usize = 2;
+/// Emptied chunks that wait for the worker, at most.
+const SPARE_CHUNKS: usize = 16;
+/// Places in the ring besides those for chunks.
+const RING_RESERVE: usize = 1024;

@@ -1,0 +1,370 @@
+//! One recording from its start to the hand-over of its closed files.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rtpproxy_core::command::Tag;
+use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, LegFacts, Mark, RecordingStart};
+use rtpproxy_core::time::{Now, Wall};
+use tracing::{error, info, warn};
+
+use super::files::{Folder, Folders};
+use super::finish::{Closed, Job};
+use super::formats::{Encoder, Notes};
+use super::head::Head;
+use super::names::Names;
+use super::queue::{Dropped, PacketHead};
+use super::sidecar::{Sidecar, channel_name, hex, mark_text, rfc3339};
+use super::tally::{self, Tally};
+use super::writer::{Flush, Writer};
+use crate::config::RecordConfig;
+
+/// What all recordings share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The settings.
+    pub(super) config: RecordConfig,
+    /// The folders.
+    pub(super) folders: Folders,
+    /// The identification of the next IPv4 header.
+    pub(super) ip_id: u16,
+}
+
+/// A recording that runs, or that ended and is not safe on the disk yet.
+#[derive(Debug)]
+pub(super) struct Recording {
+    /// How it started, with the facts of the legs as they are now.
+    start: RecordingStart,
+    names: Names,
+    /// `None` until the folder takes them.
+    output: Option<Output>,
+    /// When to try the folder again.
+    retry_at: Instant,
+    /// Why packets are not recorded at the moment.
+    trouble: Option<String>,
+    head: Option<Head>,
+    /// Remarks for the next packet.
+    comments: Vec<String>,
+    /// Packets that are missing before the next one of each stream, and why.
+    missing: [Option<(Dropped, String)>; 4],
+    tally: Tally,
+    /// The stamp of the last packet.
+    last: Wall,
+    ended: Option<(Now, EndReason, Instant)>,
+}
+
+#[derive(Debug)]
+struct Output {
+    files: Vec<OpenFile>,
+    attempt: u32,
+    spool: Arc<Folder>,
+    target: Arc<Folder>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    writer: Writer<File>,
+    encoder: Encoder,
+    part: OsString,
+}
+
+impl Recording {
+    /// Opens the files of a recording. If the disk does not let us, it is tried again each second.
+    pub(super) fn new(start: RecordingStart, shared: &mut Shared, now: Instant) -> Self {
+        let names = Names::new(&start, &shared.config);
+        let has_head = shared.config.sip_head && shared.config.format == crate::config::RecordFormat::Pcapng;
+        let head = has_head.then(|| Head::new(&start.coverage));
+        let mut recording = Self {
+            last: start.at.wall,
+            start,
+            names,
+            output: None,
+            retry_at: now,
+            trouble: None,
+            head,
+            comments: Vec::new(),
+            missing: [const { None }; 4],
+            tally: Tally::default(),
+            ended: None,
+        };
+        recording.open(shared, now);
+        recording
+    }
+
+    /// Records a packet.
+    pub(super) fn packet(&mut self, shared: &mut Shared, packet: &PacketHead, payload: &[u8], now: Instant) {
+        let index = self.file_of(packet);
+        let has_room = self.output.as_ref().is_some_and(|output| output.files[index].writer.has_room());
+        if !has_room {
+            let PacketHead { id, leg, channel, at, .. } = *packet;
+            let cause = self.trouble.clone().unwrap_or_default();
+            self.miss(&Dropped { id, leg, channel, packets: 1, first: at, last: at }, &cause);
+            return;
+        }
+        let notes = self.take_notes(packet.leg, packet.channel);
+        match &mut self.head {
+            Some(head) if head.is_waiting() => {
+                if head.hold(packet, payload, notes, now) {
+                    self.release(shared, now);
+                }
+            }
+            Some(_) | None => self.write(shared, packet, payload, &notes, now),
+        }
+    }
+
+    /// Takes note of packets that did not even reach the recorder.
+    pub(super) fn dropped(&mut self, dropped: &Dropped) {
+        if self.missing.iter().all(Option::is_none) {
+            warn!(
+                call_id = %self.start.call_id,
+                "recording degraded: packets are missing, as the disk is too slow for the recorder"
+            );
+        }
+        self.miss(dropped, "no memory left while the disk was slow");
+    }
+
+    /// The call was changed by a command.
+    pub(super) fn facts(&mut self, to_tag: Option<Tag>, legs: [LegFacts; 2]) {
+        if to_tag.is_some() {
+            self.start.to_tag = to_tag;
+        }
+        self.start.legs = legs;
+    }
+
+    /// Something happened that a reader should see here.
+    pub(super) fn mark(&mut self, at: Now, mark: &Mark) {
+        self.tally.mark(at, mark);
+        self.comment(mark_text(mark));
+    }
+
+    /// The recording is over; [`Self::complete`] must follow.
+    pub(super) fn end(&mut self, shared: &mut Shared, at: Now, reason: EndReason, now: Instant) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.release(shared, now);
+        for (dropped, cause) in std::mem::take(&mut self.missing).into_iter().flatten() {
+            self.settle(&dropped, &cause);
+        }
+        self.ended = Some((at, reason, now));
+        let comments = std::mem::take(&mut self.comments);
+        let (start, end) = (self.start.at.wall, at.wall.max(self.last));
+        for file in self.output.iter_mut().flat_map(|output| &mut output.files) {
+            let OpenFile { writer, encoder, .. } = file;
+            writer.append(now, 0, |out| encoder.end(&self.tally, start, end, &comments, out));
+        }
+        self.flush(now, |_| true);
+    }
+
+    /// Does what the time asks for: opening, writing, trying again.
+    pub(super) fn tick(&mut self, shared: &mut Shared, now: Instant) {
+        if self.output.is_none() && self.ended.is_none() && now >= self.retry_at {
+            self.open(shared, now);
+        }
+        if self.head.as_ref().is_some_and(|head| head.is_overdue(now)) {
+            self.release(shared, now);
+        }
+        self.flush(now, |writer| writer.is_due(now));
+    }
+
+    /// Whether the disk refuses at the moment.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.trouble.is_some()
+    }
+
+    /// Whether nothing keeps the files of an ended recording open any more. `at_once`: waiting is over.
+    pub(super) fn is_complete(&self, now: Instant, at_once: bool) -> bool {
+        let Some((_, _, since)) = self.ended else { return false };
+        !self.is_in_trouble() || at_once || now.saturating_duration_since(since) >= PATIENCE
+    }
+
+    /// Hands the files of an ended recording over; `None` if it never had any.
+    pub(super) fn complete(mut self, shared: &Shared) -> Option<Job> {
+        let (at, reason, _) = self.ended?;
+        let Some(mut output) = self.output.take() else {
+            let cause = self.trouble.unwrap_or_default();
+            error!(call_id = %self.start.call_id, "recording failed, nothing could be written: {cause}");
+            return None;
+        };
+        self.tally.unsaved = output.files.iter_mut().map(|file| file.writer.discard()).sum();
+        let sidecar = Sidecar::new(&self.start, shared.config.format, &self.tally, (at, reason));
+        let files = output.files.into_iter().map(|file| {
+            let (handle, len, sha256) = file.writer.into_parts();
+            Closed { file: Some(handle), part: file.part, len, sha256: sha256.map(|digest| hex(&digest)) }
+        });
+        Some(Job {
+            files: files.collect(),
+            names: self.names,
+            attempt: output.attempt,
+            spool: output.spool,
+            target: output.target,
+            sidecar,
+            compat: shared.config.compat,
+            call_id: self.start.call_id,
+            packets: self.tally.sum(|stream| stream.packets) - self.tally.unsaved,
+            missing: self.tally.sum(|stream| stream.dropped) + self.tally.unsaved,
+        })
+    }
+
+    fn open(&mut self, shared: &mut Shared, now: Instant) {
+        match shared.folders.create(&self.names) {
+            Ok(created) => {
+                let comments = self.section_comments();
+                let files = created.files.into_iter().map(|(file, part)| {
+                    let encoder = Encoder::new(&shared.config);
+                    let mut writer = Writer::new(file, !shared.config.compat);
+                    writer.append(now, 0, |out| encoder.begin(&comments, out));
+                    OpenFile { writer, encoder, part }
+                });
+                self.output = Some(Output {
+                    files: files.collect(),
+                    attempt: created.attempt,
+                    spool: created.spool,
+                    target: created.target,
+                });
+                self.trouble = None;
+                info!(call_id = %self.start.call_id, file = ?self.path(0), "recording started");
+                self.flush(now, |_| true);
+            }
+            Err(error) => {
+                if self.trouble.is_none() {
+                    let file = self.names.file(0, 1);
+                    warn!(call_id = %self.start.call_id, ?file, "recording degraded, cannot create: {error}");
+                }
+                self.trouble = Some(error.to_string());
+                self.retry_at = now + RETRY_PERIOD;
+            }
+        }
+    }
+
+    /// Ends the wait for the head.
+    fn release(&mut self, shared: &mut Shared, now: Instant) {
+        let held = match &mut self.head {
+            Some(head) if head.is_waiting() => head.release(),
+            Some(_) | None => return,
+        };
+        for held in held {
+            self.write(shared, &held.packet, &held.payload, &held.notes, now);
+        }
+    }
+
+    fn write(
+        &mut self,
+        shared: &mut Shared,
+        packet: &PacketHead,
+        payload: &[u8],
+        notes: &Notes,
+        now: Instant,
+    ) {
+        let index = self.file_of(packet);
+        let Some(output) = &mut self.output else { return };
+        let OpenFile { writer, encoder, .. } = &mut output.files[index];
+        let frames = self
+            .head
+            .as_mut()
+            .and_then(|head| head.change(&self.start, &shared.config.codec_map, packet, payload, self.last));
+        for frame in frames.into_iter().flatten() {
+            writer.append(now, 0, |out| {
+                encoder.synthetic(frame.sender, frame.addrs, frame.at, &frame.text, out);
+            });
+            self.tally.synthetic_frames += 1;
+        }
+        writer.append(now, 1, |out| encoder.packet(packet, payload, notes, &mut shared.ip_id, out));
+        self.tally.packet(packet, payload);
+        self.last = self.last.max(packet.at.wall);
+        if writer.is_due(now) {
+            self.flush(now, |writer| writer.is_due(now));
+        }
+    }
+
+    fn flush(&mut self, now: Instant, which: impl Fn(&Writer) -> bool) {
+        let Some(output) = &mut self.output else { return };
+        let mut is_failing = false;
+        for index in 0..output.files.len() {
+            let OpenFile { writer, part, .. } = &mut output.files[index];
+            let outcome = if which(writer) { writer.flush(now) } else { Flush::Done };
+            is_failing |= writer.is_failing();
+            let file = output.spool.path_of(part);
+            match outcome {
+                Flush::Done | Flush::StillFailing => {}
+                Flush::Recovered => info!(call_id = %self.start.call_id, ?file, "recording goes on"),
+                Flush::Failed(error) => {
+                    warn!(call_id = %self.start.call_id, ?file, "recording degraded, cannot write: {error}");
+                    self.trouble = Some(error.to_string());
+                }
+            }
+        }
+        if !is_failing {
+            self.trouble = None;
+        }
+    }
+
+    /// Counts packets that are missing before the next one of their stream.
+    fn miss(&mut self, dropped: &Dropped, cause: &str) {
+        match &mut self.missing[tally::index(dropped.leg, dropped.channel)] {
+            Some((sum, _)) => {
+                sum.packets += dropped.packets;
+                sum.last = dropped.last;
+            }
+            none => *none = Some((*dropped, cause.to_owned())),
+        }
+    }
+
+    /// What is to be seen at the next packet of a stream.
+    fn take_notes(&mut self, leg: Leg, channel: Channel) -> Notes {
+        let mut dropped = 0;
+        if let Some((missing, cause)) = self.missing[tally::index(leg, channel)].take() {
+            dropped = missing.packets;
+            self.settle(&missing, &cause);
+        }
+        Notes { comments: std::mem::take(&mut self.comments), dropped }
+    }
+
+    fn settle(&mut self, dropped: &Dropped, cause: &str) {
+        self.tally.dropped(dropped, cause);
+        let Dropped { leg, channel, packets, first, last, .. } = *dropped;
+        self.comment(format!(
+            "gap: {packets} packets of {} {} are missing, from {} to {}: {cause}",
+            leg.name(),
+            channel_name(channel),
+            rfc3339(first.wall),
+            rfc3339(last.wall),
+        ));
+    }
+
+    fn comment(&mut self, text: String) {
+        if self.comments.len() < COMMENTS_MAX {
+            self.comments.push(text);
+        }
+    }
+
+    fn section_comments(&self) -> Vec<String> {
+        let RecordingStart { call_id, from_tag, to_tag, at, .. } = &self.start;
+        let mut comments = vec![format!("call-id: {call_id}"), format!("from-tag: {from_tag}")];
+        comments.extend(to_tag.as_ref().map(|tag| format!("to-tag: {tag}")));
+        comments.push(format!("start: {}", rfc3339(at.wall)));
+        comments
+    }
+
+    fn file_of(&self, packet: &PacketHead) -> usize {
+        let is_ours = match &self.start.coverage {
+            Coverage::Call | Coverage::SingleFile => true,
+            Coverage::Stream(leg) | Coverage::Named { leg, .. } => *leg == packet.leg,
+        };
+        self.names.file_of(is_ours, packet.channel)
+    }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        self.output.as_ref().map(|output| output.spool.path_of(&output.files[index].part))
+    }
+}
+
+/// How long the disk may refuse the end of a recording until we give it up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait before the folder is tried again.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// How many remarks wait for a packet.
+const COMMENTS_MAX: usize = 64;

@@ -1,0 +1,152 @@
+//! What a recording has seen, for the totals at the end of a file and for its sidecar.
+
+use std::net::SocketAddr;
+
+use rtpproxy_core::recording::{Channel, Leg, Mark};
+use rtpproxy_core::rtp::RtpView;
+use rtpproxy_core::time::{Now, Wall};
+
+use super::queue::{Dropped, PacketHead};
+
+/// Counts and history of one recording. Every list is bounded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    streams: [Stream; 4],
+    /// Where packets are missing.
+    pub(super) gaps: Vec<Gap>,
+    /// From when to when the recording was paused; an open end at the end of the recording.
+    pub(super) pauses: Vec<(Wall, Option<Wall>)>,
+    /// Marks other than pauses.
+    pub(super) marks: Vec<(Wall, Mark)>,
+    /// How many gaps, pauses and marks did not fit the lists.
+    pub(super) omitted: u64,
+    /// Frames of the head and of later changes, which are not packets.
+    pub(super) synthetic_frames: u64,
+    /// Packets counted as recorded that the disk refused to the end.
+    pub(super) unsaved: u64,
+}
+
+/// What one party sent on one port.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stream {
+    /// Packets in the file.
+    pub(super) packets: u64,
+    /// Their payloads, in bytes.
+    pub(super) bytes: u64,
+    /// Packets that were to be recorded and are not.
+    pub(super) dropped: u64,
+    /// When the first of the file came.
+    pub(super) first: Option<Wall>,
+    /// When the last of the file came.
+    pub(super) last: Option<Wall>,
+    /// Where they came from, each once.
+    pub(super) sources: Vec<SocketAddr>,
+    /// The SSRCs of RTP, each once.
+    pub(super) ssrcs: Vec<u32>,
+    /// The payload types of RTP, each once.
+    pub(super) payload_types: Vec<u8>,
+}
+
+/// A place where packets are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// Whose.
+    pub(super) leg: Leg,
+    /// On which port.
+    pub(super) channel: Channel,
+    /// When the first missing one came.
+    pub(super) from: Wall,
+    /// When the last missing one came.
+    pub(super) to: Wall,
+    /// How many.
+    pub(super) packets: u64,
+    /// Why.
+    pub(super) cause: String,
+}
+
+impl Tally {
+    /// What `leg` sent on `channel`.
+    pub(super) fn stream(&self, leg: Leg, channel: Channel) -> &Stream {
+        &self.streams[index(leg, channel)]
+    }
+
+    /// The sum of a figure over all streams.
+    pub(super) fn sum(&self, figure: impl Fn(&Stream) -> u64) -> u64 {
+        self.streams.iter().map(figure).sum()
+    }
+
+    /// When the first packet of the recording came.
+    pub(super) fn first(&self) -> Option<Wall> {
+        self.streams.iter().filter_map(|stream| stream.first).min()
+    }
+
+    /// When the last packet of the recording came.
+    pub(super) fn last(&self) -> Option<Wall> {
+        self.streams.iter().filter_map(|stream| stream.last).max()
+    }
+
+    /// Counts a packet that went into the file.
+    pub(super) fn packet(&mut self, packet: &PacketHead, payload: &[u8]) {
+        let stream = &mut self.streams[index(packet.leg, packet.channel)];
+        let at = packet.at.wall;
+        stream.packets += 1;
+        stream.bytes += payload.len() as u64;
+        stream.first = Some(stream.first.map_or(at, |first| first.min(at)));
+        stream.last = Some(stream.last.map_or(at, |last| last.max(at)));
+        note(&mut stream.sources, packet.src);
+        if packet.channel == Channel::Rtp
+            && let Ok(rtp) = RtpView::parse(payload)
+        {
+            note(&mut stream.ssrcs, rtp.ssrc());
+            note(&mut stream.payload_types, rtp.payload_type());
+        }
+    }
+
+    /// Counts packets that are missing, as one gap.
+    pub(super) fn dropped(&mut self, dropped: &Dropped, cause: &str) {
+        let Dropped { leg, channel, packets, first, last, .. } = *dropped;
+        self.streams[index(leg, channel)].dropped += packets;
+        let (from, to) = (first.wall, last.wall);
+        let gap = Gap { leg, channel, from, to, packets, cause: cause.to_owned() };
+        push(&mut self.gaps, gap, &mut self.omitted);
+    }
+
+    /// Keeps a mark.
+    pub(super) fn mark(&mut self, at: Now, mark: &Mark) {
+        match mark {
+            Mark::Paused => push(&mut self.pauses, (at.wall, None), &mut self.omitted),
+            Mark::Resumed => {
+                if let Some((_, to @ None)) = self.pauses.last_mut() {
+                    *to = Some(at.wall);
+                }
+            }
+            Mark::Latched { .. } | Mark::Relatched { .. } | Mark::Refused { .. } => {
+                push(&mut self.marks, (at.wall, mark.clone()), &mut self.omitted);
+            }
+        }
+    }
+}
+
+/// A number for each stream, below four.
+pub(super) fn index(leg: Leg, channel: Channel) -> usize {
+    usize::from(leg == Leg::Callee) + 2 * usize::from(channel == Channel::Rtcp)
+}
+
+fn note<T: PartialEq>(list: &mut Vec<T>, value: T) {
+    if list.len() < IDENTITIES_MAX && !list.contains(&value) {
+        list.push(value);
+    }
+}
+
+fn push<T>(list: &mut Vec<T>, value: T, omitted: &mut u64) {
+    if list.len() < HISTORY_MAX {
+        list.push(value);
+    } else {
+        *omitted += 1;
+    }
+}
+
+/// How many addresses, SSRCs and payload types of a stream are told apart.
+const IDENTITIES_MAX: usize = 32;
+/// How many gaps, pauses and marks of a recording are kept.
+const HISTORY_MAX: usize = 256;
