@@ -1,5 +1,6 @@
 //! The shell around `rtpproxy-core`: worker threads, media sockets, control transports and the recorder.
 
+pub mod client;
 #[cfg(target_os = "linux")]
 pub mod config;
 #[cfg(target_os = "linux")]

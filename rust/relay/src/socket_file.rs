@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf, absolute};
 
 /// The longest path of a UNIX socket, in bytes.
@@ -24,10 +23,7 @@ impl SocketFile {
     /// # Errors
     ///
     /// The path is empty or too long, something else than a socket is there, or `bind` fails.
-    pub(crate) fn create(
-        path: &Path,
-        bind: impl FnOnce(&Path) -> io::Result<UnixListener>,
-    ) -> io::Result<(UnixListener, Self)> {
+    pub(crate) fn create<L>(path: &Path, bind: impl FnOnce(&Path) -> io::Result<L>) -> io::Result<(L, Self)> {
         check_path(path)?;
         clear(path)?;
         let listener = bind(path)?;
@@ -72,6 +68,8 @@ fn invalid(reason: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
