@@ -157,7 +157,7 @@ impl Call {
         self.write_pcapng_packets(&mut out);
         for number in 0..4 {
             let end = Wall(self.start_ns + u64::from(PACKETS) * STEP_NS);
-            pcapng::statistics(number, Wall(self.start_ns), end, PACKETS.into(), 0, &mut out);
+            pcapng::statistics(number, Wall(self.start_ns), end, PACKETS.into(), 0, &[], &mut out);
         }
         out
     }
