@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -12,6 +12,7 @@ use listenfd::ListenFd;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::config::ControlSpec;
+use crate::io::duplicate;
 use crate::socket_file::SocketFile;
 
 /// Who may use the UNIX sockets.
@@ -186,12 +187,7 @@ fn inherited_listener() -> io::Result<UnixListener> {
 
 /// A stream socket that this process has open already. The caller keeps its descriptor.
 fn own_stream(fd: i32) -> io::Result<UnixStream> {
-    if fd < 0 {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: the number is not -1, and it is only handed to the kernel to be duplicated, which fails if it
-    // is not open.
-    let stream = UnixStream::from(unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?);
+    let stream = UnixStream::from(duplicate(fd)?);
     if SockRef::from(&stream).r#type()? != Type::STREAM {
         return Err(io::Error::other("the descriptor is not a stream socket"));
     }

@@ -1,0 +1,148 @@
+//! Carrying out what an engine decided.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtpproxy_core::effects::{Effect, Out, Packet, Payload, SessionEnd};
+use rtpproxy_core::time::Mono;
+
+use crate::host::Ports;
+use crate::io::MediaIo;
+use crate::notifier::NotifyHandle;
+use crate::recorder::RecorderTap;
+
+/// The hands of one worker: its sockets, and the ways to the recorder and the notifier.
+pub(crate) struct Carrier<I> {
+    /// The media sockets.
+    pub(crate) io: I,
+    /// The ports of the process.
+    pub(crate) ports: Arc<Ports>,
+    tap: RecorderTap,
+    /// When something recorded must be handed over at the latest.
+    flush_by: Option<Mono>,
+    notify: NotifyHandle,
+    send_errors: SendErrors,
+}
+
+impl<I: MediaIo> Carrier<I> {
+    /// Hands with nothing to do yet.
+    pub(crate) fn new(io: I, ports: Arc<Ports>, tap: RecorderTap, notify: NotifyHandle) -> Self {
+        Self { io, ports, tap, flush_by: None, notify, send_errors: SendErrors::default() }
+    }
+
+    /// Does everything in `out`, in order, and empties it. `packet` is the one that was being handled, if any.
+    pub(crate) fn carry_out(&mut self, now: Mono, packet: &Packet, out: &mut Out) {
+        let Out { effects, scratch } = out;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { payload, via, to } => {
+                    if let Err(error) = self.io.send(via, to, bytes(&payload, packet, scratch)) {
+                        self.send_errors.count(now, to, &error);
+                    }
+                }
+                Effect::Record(record) => {
+                    self.tap.packet(&record, bytes(&record.payload, packet, scratch));
+                    self.flush_by.get_or_insert(now + FLUSH_AFTER);
+                }
+                Effect::Recording(event) => {
+                    self.tap.event(event);
+                    self.flush_by.get_or_insert(now + FLUSH_AFTER);
+                }
+                Effect::Close(id) => {
+                    if let Some(local) = self.io.close_pair(id) {
+                        self.ports.release(now, local);
+                    }
+                }
+                Effect::Notify { target, text } => self.notify.send(target, text),
+                Effect::Ended(end) => log_end(&end),
+            }
+        }
+        scratch.clear();
+    }
+
+    /// Ends a batch: what was recorded is handed over once it is old or much enough.
+    pub(crate) fn flush(&mut self, now: Mono) {
+        if let Some(by) = self.flush_by {
+            self.tap.flush(now);
+            self.flush_by = Some(by).filter(|&by| now < by);
+        }
+    }
+
+    /// When [`Self::flush`] wants to be called at the latest.
+    pub(crate) fn deadline(&self) -> Mono {
+        self.flush_by.unwrap_or(Mono(u64::MAX))
+    }
+}
+
+fn bytes<'a>(payload: &Payload, packet: &'a Packet, scratch: &'a [u8]) -> &'a [u8] {
+    match payload {
+        Payload::Received => packet.payload(),
+        Payload::Scratch(range) => &scratch[range.clone()],
+    }
+}
+
+fn log_end(end: &SessionEnd) {
+    let why = if end.timed_out { "timed out" } else { "ended" };
+    tracing::info!(call_id = %end.call_id, "session {} {why}", end.from_tag);
+}
+
+/// Packets that could not be sent, by kind of error. A kind is logged at most once a minute.
+#[derive(Debug, Default)]
+struct SendErrors {
+    kinds: Vec<SendError>,
+}
+
+#[derive(Debug)]
+struct SendError {
+    code: Option<i32>,
+    logged: Mono,
+    since: u64,
+}
+
+impl SendErrors {
+    /// Counts a packet to `to`; true if the error was logged.
+    fn count(&mut self, now: Mono, to: SocketAddr, error: &io::Error) -> bool {
+        let code = error.raw_os_error();
+        let Some(kind) = self.kinds.iter_mut().find(|kind| kind.code == code) else {
+            tracing::warn!("cannot send to {to}: {error}");
+            self.kinds.push(SendError { code, logged: now, since: 0 });
+            return true;
+        };
+        kind.since += 1;
+        if now.since(kind.logged) < LOG_INTERVAL {
+            return false;
+        }
+        tracing::warn!("cannot send to {to}: {error}; {} packets like this since the last line", kind.since);
+        (kind.logged, kind.since) = (now, 0);
+        true
+    }
+}
+
+/// Longer than the tap keeps anything, short against the wait for the next write.
+const FLUSH_AFTER: Duration = Duration::from_millis(50);
+
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_error_is_logged_once_a_minute() {
+        let mut errors = SendErrors::default();
+        let to = SocketAddr::from(([192, 0, 2, 1], 4000));
+        let full = io::Error::from_raw_os_error(105);
+        let refused = io::Error::from_raw_os_error(111);
+        let start = Mono(1);
+        assert!(errors.count(start, to, &full));
+        assert!(errors.count(start, to, &refused));
+        for second in 1..60 {
+            assert!(!errors.count(start + Duration::from_secs(second), to, &full));
+        }
+        assert_eq!(errors.kinds[0].since, 59);
+        assert!(errors.count(start + LOG_INTERVAL, to, &full));
+        assert!(!errors.count(start + LOG_INTERVAL, to, &full));
+    }
+}

@@ -1,0 +1,219 @@
+//! Media sockets behind epoll: one wait for all, then one `recvmsg` and one `sendto` a packet.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtpproxy_core::effects::{MediaPort, Packet, PairId};
+use rtpproxy_core::recording::Channel;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use slab::Slab;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys::{self, Extra};
+use super::{BindError, Datagram, MediaIo};
+
+/// The sockets of one worker in an epoll set, level-triggered, and the eventfd that wakes it.
+pub(crate) struct EpollIo {
+    epoll: OwnedFd,
+    waker: Waker,
+    pairs: Slab<Pair>,
+    tos: u8,
+}
+
+impl EpollIo {
+    /// An empty set; IPv4 sockets will send with the TOS byte `tos`.
+    pub(crate) fn new(tos: u8) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let waker = Waker(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
+        epoll::add(&epoll, &*waker.0, epoll::EventData::new_u64(WAKER), epoll::EventFlags::IN)?;
+        Ok(Self { epoll, waker, pairs: Slab::new(), tos })
+    }
+
+    /// What ends a wait of this set from another thread.
+    pub(crate) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn socket(&self, port: MediaPort) -> Option<(&Socket, &Pair)> {
+        let pair = self.pairs.get(port.pair.0 as usize)?;
+        Some((pair.socket(port.channel), pair))
+    }
+
+    fn open(&self, local: SocketAddr) -> io::Result<Socket> {
+        let domain = Domain::for_address(local);
+        let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+        let packet_info = if local.is_ipv4() {
+            socket.set_tos_v4(self.tos.into())?;
+            Extra::PacketInfoV4
+        } else {
+            socket.set_only_v6(true)?;
+            Extra::PacketInfoV6
+        };
+        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        sys::enable(socket.as_fd(), Extra::Timestamps)?;
+        // A socket with a fixed address receives nothing that was sent to another one.
+        if local.ip().is_unspecified() {
+            sys::enable(socket.as_fd(), packet_info)?;
+        }
+        socket.bind(&local.into())?;
+        Ok(socket)
+    }
+
+    fn watch(&self, socket: BorrowedFd<'_>, port: MediaPort) -> io::Result<()> {
+        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(token(port)), epoll::EventFlags::IN)?;
+        Ok(())
+    }
+}
+
+impl MediaIo for EpollIo {
+    fn add_pair(&mut self, ip: IpAddr, port: u16) -> Result<PairId, BindError> {
+        let local = SocketAddr::new(ip, port);
+        let rtp = self.open(local)?;
+        let rtcp = self.open(SocketAddr::new(ip, port + 1))?;
+        let id = PairId(u32::try_from(self.pairs.vacant_key()).expect("fewer pairs than descriptors"));
+        self.watch(rtp.as_fd(), MediaPort { pair: id, channel: Channel::Rtp })?;
+        self.watch(rtcp.as_fd(), MediaPort { pair: id, channel: Channel::Rtcp })?;
+        self.pairs.insert(Pair { rtp, rtcp, local });
+        Ok(id)
+    }
+
+    fn close_pair(&mut self, id: PairId) -> Option<SocketAddr> {
+        let pair = self.pairs.try_remove(id.0 as usize)?;
+        // A child process that was forked but not yet executed keeps the sockets open, and with them their
+        // place in the set. That the set knows them is an invariant, so there is no error to handle.
+        let _ = epoll::delete(&self.epoll, &pair.rtp);
+        let _ = epoll::delete(&self.epoll, &pair.rtcp);
+        Some(pair.local)
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<MediaPort>) -> io::Result<()> {
+        ready.clear();
+        let mut events = [const { MaybeUninit::uninit() }; EVENTS_PER_WAIT];
+        let timeout = timeout.map(|timeout| timespec(Duration::from_millis(millis_up(timeout))));
+        let events = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for event in events {
+            match event.data.u64() {
+                WAKER => self.waker.clear(),
+                token => ready.push(media_port(token)),
+            }
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, tick: Duration) -> io::Result<()> {
+        let mut waker = [PollFd::new(&*self.waker.0, PollFlags::IN)];
+        match poll(&mut waker, Some(&timespec(tick))) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn receive(&mut self, port: MediaPort, packet: &mut Packet) -> Option<Datagram> {
+        let (socket, pair) = self.socket(port)?;
+        loop {
+            match sys::receive(socket.as_fd(), packet.receive_buffer()) {
+                Ok(received) => {
+                    packet.set_len(received.len);
+                    let to = received.to.or_else(|| pair.fixed_ip());
+                    return Some(Datagram { from: received.from, to, stamp: received.stamp });
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Nothing there, or an ICMP error that this call took off the socket.
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn send(&mut self, via: MediaPort, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
+        let (socket, _) = self.socket(via).ok_or(io::ErrorKind::NotConnected)?;
+        loop {
+            match rustix::net::sendto(socket, payload, SendFlags::empty(), &to) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Ends a worker's wait from another thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// Ends the present wait, or else the next one.
+    pub(crate) fn wake(&self) {
+        // It fails only when the counter is full, and then the worker is being woken.
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+
+    fn clear(&self) {
+        let _ = rustix::io::read(&*self.0, &mut [0; 8]);
+    }
+}
+
+struct Pair {
+    rtp: Socket,
+    rtcp: Socket,
+    local: SocketAddr,
+}
+
+impl Pair {
+    fn socket(&self, channel: Channel) -> &Socket {
+        match channel {
+            Channel::Rtp => &self.rtp,
+            Channel::Rtcp => &self.rtcp,
+        }
+    }
+
+    /// The address of every datagram that arrives here, unless the pair is bound to the wildcard.
+    fn fixed_ip(&self) -> Option<IpAddr> {
+        Some(self.local.ip()).filter(|ip| !ip.is_unspecified())
+    }
+}
+
+impl From<io::Error> for BindError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Self::Busy,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// A socket as the number that epoll hands back: the pair, and the channel in the lowest bit.
+fn token(port: MediaPort) -> u64 {
+    u64::from(port.pair.0) << 1 | u64::from(port.channel == Channel::Rtcp)
+}
+
+fn media_port(token: u64) -> MediaPort {
+    let channel = if token & 1 == 0 { Channel::Rtp } else { Channel::Rtcp };
+    MediaPort { pair: PairId((token >> 1) as u32), channel }
+}
+
+fn timespec(span: Duration) -> Timespec {
+    Timespec { tv_sec: span.as_secs() as i64, tv_nsec: i64::from(span.subsec_nanos()) }
+}
+
+/// Milliseconds, rounded up: a wait that ends before the deadline would only spin.
+fn millis_up(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// The token of the eventfd.
+const WAKER: u64 = u64::MAX;
+
+/// Sockets that one wait reports at most; commands are looked at between two waits.
+const EVENTS_PER_WAIT: usize = 256;
+
+const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;

@@ -1,0 +1,145 @@
+//! A running relay: starting its threads.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::{io, thread};
+
+use rtpproxy_core::engine::Engine;
+use rtpproxy_core::front::Front;
+
+use crate::carrier::Carrier;
+use crate::clock;
+use crate::config::{Config, Scheduling};
+use crate::control::{self, Bound};
+use crate::dispatch::{Lane, RelayHandle};
+use crate::host::Ports;
+use crate::io::{EpollIo, set_realtime};
+use crate::limits::{Sessions, Share, raise_descriptor_limit};
+use crate::notifier::Notifier;
+use crate::recorder::Recorder;
+use crate::shutdown::{Stage, Threads};
+use crate::worker::{Orders, Worker};
+
+/// A running relay. Dropping it is the same as [`Relay::shutdown`].
+#[derive(Debug)]
+pub struct Relay {
+    threads: Threads,
+}
+
+impl Relay {
+    /// Starts the recorder, the notifier, the workers, and the control transports that were bound before.
+    ///
+    /// Raises the process's limit of open descriptors as far as it may.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says what could not start; nothing is left running then.
+    pub fn start(config: Config, control: Vec<Bound>) -> Result<Self, StartError> {
+        let workers = check(&config)?;
+        let mut seats = Vec::with_capacity(workers);
+        let mut lanes = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let io = EpollIo::new(config.tos).map_err(StartError::Worker)?;
+            let (lane, jobs) = Lane::new(io.waker());
+            seats.push((io, jobs));
+            lanes.push(lane);
+        }
+        let stage = Arc::new(Stage::default());
+        let sessions = Arc::new(Sessions::new(raise_descriptor_limit()));
+        let ports = Arc::new(Ports::new(config.port_min, config.port_max, config.sequential_ports));
+        let notifier = Notifier::start().map_err(StartError::Notifier)?;
+        let notify = notifier.handle();
+        let (recorder, taps) = Recorder::start(config.record, workers).map_err(StartError::Recorder)?;
+        let folder = recorder.folder();
+        let front = Front::new(config.front);
+        let handle =
+            RelayHandle::new(front, lanes, Arc::clone(&stage), Arc::clone(&sessions), notify.clone());
+        // From here on, dropping `threads` stops what has been started.
+        let mut threads = Threads::new(handle.clone(), Arc::clone(&stage), recorder, notifier);
+
+        for (number, ((io, jobs), tap)) in seats.into_iter().zip(taps).enumerate() {
+            let orders =
+                Orders { jobs, waker: io.waker(), stage: Arc::clone(&stage), folder: Arc::clone(&folder) };
+            let carrier = Carrier::new(io, Arc::clone(&ports), tap, notify.clone());
+            let engine = Engine::new(config.engine.clone(), clock::now());
+            let worker = Worker::new(engine, carrier, orders, Share::new(Arc::clone(&sessions)));
+            let thread = spawn(number, config.scheduling, worker).map_err(StartError::Worker)?;
+            threads.add_worker(thread);
+        }
+        threads.set_control(control::start(control, handle).map_err(StartError::Control)?);
+        Ok(Self { threads })
+    }
+
+    /// The way to give it commands.
+    pub fn handle(&self) -> RelayHandle {
+        self.threads.handle()
+    }
+
+    /// Stops it: no more commands are taken, sessions end, recordings are closed, threads are joined, UNIX
+    /// control sockets are removed.
+    pub fn shutdown(self) {
+        drop(self);
+    }
+}
+
+/// Why a relay could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The range of media ports is none: bounds are even, at least 2, and in order.
+    #[error("{min} to {max} is no range of RTP ports")]
+    Ports {
+        /// The lower bound.
+        min: u16,
+        /// The upper bound.
+        max: u16,
+    },
+    /// There is no address to listen on.
+    #[error("there is no address to listen on")]
+    NoListenAddress,
+    /// No workers were asked for.
+    #[error("a relay needs at least one worker")]
+    NoWorkers,
+    /// The recorder.
+    #[error("the recorder cannot start: {0}")]
+    Recorder(#[source] io::Error),
+    /// The notifier.
+    #[error("the notifier cannot start: {0}")]
+    Notifier(#[source] io::Error),
+    /// A media worker.
+    #[error("a media worker cannot start: {0}")]
+    Worker(#[source] io::Error),
+    /// The control transports.
+    #[error("the control sockets cannot be served: {0}")]
+    Control(#[source] io::Error),
+}
+
+/// Refuses what cannot work; returns how many workers there shall be.
+fn check(config: &Config) -> Result<usize, StartError> {
+    let (min, max) = (config.port_min, config.port_max);
+    if min == 0 || min > max || !min.is_multiple_of(2) || !max.is_multiple_of(2) {
+        return Err(StartError::Ports { min, max });
+    }
+    if config.front.listen.is_empty() {
+        return Err(StartError::NoListenAddress);
+    }
+    match config.workers {
+        Some(0) => Err(StartError::NoWorkers),
+        Some(workers) => Ok(workers),
+        None => Ok(thread::available_parallelism().map_or(1, NonZero::get)),
+    }
+}
+
+fn spawn(
+    number: usize,
+    scheduling: Option<Scheduling>,
+    worker: Worker<EpollIo>,
+) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(format!("media-{number}")).spawn(move || {
+        if let Some(scheduling) = scheduling
+            && let Err(error) = set_realtime(scheduling)
+        {
+            tracing::error!("no real-time scheduling for media: {error}");
+        }
+        worker.run();
+    })
+}
