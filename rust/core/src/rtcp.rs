@@ -44,8 +44,8 @@ impl<'a> RtcpView<'a> {
     ///
     /// # Errors
     ///
-    /// When a version is not 2, when the type of the first packet is not one of [`TYPES`], and when a packet or
-    /// its padding does not fit.
+    /// When a version is not 2, when the type of the first packet is not one of [`TYPES`], and when a packet
+    /// or its padding does not fit.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, RtcpError> {
         let (first, mut rest) = split_first(bytes)?;
         if !TYPES.contains(&first.kind) {
@@ -234,7 +234,10 @@ mod tests {
 
         #[test]
         fn never_panics_and_covers_the_datagram(
-            packets in prop::collection::vec((0x80..=0xbfu8, 199..=214_u8, 0..4_u16, any::<[u8; 16]>()), 1..5),
+            packets in prop::collection::vec(
+                (0x80..=0xbf_u8, 199..=214_u8, 0..4_u16, any::<[u8; 16]>()),
+                1..5,
+            ),
             cut in 0..3_usize,
         ) {
             let mut bytes = Vec::new();

@@ -25,8 +25,10 @@ pub(super) struct JitterMeter {
 }
 
 impl JitterMeter {
-    /// Takes in a packet. `clock` is the rate of its payload type in Hz, if that is known; `restarted` says that
-    /// its sequence number starts a new sequence.
+    /// Takes in a packet.
+    ///
+    /// `clock` is the rate of its payload type in Hz, if that is known; `restarted` says that its sequence
+    /// number starts a new sequence.
     pub(super) fn packet(
         &mut self,
         ssrc: u32,
@@ -369,7 +371,7 @@ mod tests {
         }
         let summary = stream.meter.summary();
         assert_eq!(summary, Jitter { last: 20.0, max: 20.0, avg: 15.0 });
-        // The first source goes on, and a third one says nothing yet: the second is still the newest measured.
+        // The first source goes on, and a third one says nothing yet: the second stays the newest measured.
         stream.from(1, 2 * FRAME, 480 + 800, false);
         stream.from(3, 0, 0, false);
         assert_eq!(stream.meter.summary().last, 20.0);
