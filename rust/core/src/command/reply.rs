@@ -245,11 +245,11 @@ fn figures(line: &str, names: &[Box<str>]) -> Option<Vec<(Box<str>, StatValue)>>
 /// The time to live is the only figure that is signed, and only figures with a point are not whole.
 fn figure(name: &str, text: &str) -> Option<StatValue> {
     if text.contains('.') {
-        text.parse().ok().map(StatValue::Real)
+        number(text).filter(|figure: &f64| figure.is_finite()).map(StatValue::Real)
     } else if name == "ttl" {
-        text.parse().ok().map(StatValue::Signed)
+        number(text).map(StatValue::Signed)
     } else {
-        text.parse().ok().map(StatValue::Count)
+        number(text).map(StatValue::Count)
     }
 }
 
@@ -262,7 +262,11 @@ fn info(text: &str, load: bool) -> Option<Info> {
         streams_active: number(next("active streams")?)?,
         packets_received: number(next("packets received")?)?,
         packets_transmitted: number(next("packets transmitted")?)?,
-        load: if load { Some(next("average load")?.parse().ok()?) } else { None },
+        load: if load {
+            Some(number(next("average load")?).filter(|load: &f64| load.is_finite())?)
+        } else {
+            None
+        },
     };
     lines.next().is_none().then_some(info)
 }
@@ -389,6 +393,7 @@ mod tests {
             (ReplyKind::Stats(vec![]), "1 2 3 4 x"),
             (ReplyKind::Counters(kind_of_names(&["a"])), "b=1"),
             (ReplyKind::Counters(kind_of_names(&["a"])), "-1"),
+            (ReplyKind::Counters(kind_of_names(&["a"])), "1.0e999"),
         ];
         for (kind, text) in rows {
             let bad = BadReply { text: text.into() };
