@@ -261,3 +261,15 @@ fn is_media_of(own: &[u8], tag: &[u8]) -> bool {
 fn last_part(tag: &[u8]) -> Option<&[u8]> {
     tag.iter().rposition(|byte| *byte == b';').map(|at| &tag[at..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call may take 4 KB of memory in all; the tables around the session need some of it too.
+    #[test]
+    fn a_session_is_small() {
+        let bytes = size_of::<Session>() + 2 * size_of::<Analyzer>();
+        assert!(bytes <= 2560, "a session takes {bytes} bytes");
+    }
+}

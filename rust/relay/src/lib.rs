@@ -12,9 +12,9 @@
 //! Workers, sockets and recorder need Linux; elsewhere only the client is there.
 #![deny(unsafe_code)]
 
-pub mod client;
 #[cfg(target_os = "linux")]
 mod carrier;
+pub mod client;
 #[cfg(target_os = "linux")]
 mod clock;
 #[cfg(target_os = "linux")]

@@ -85,7 +85,8 @@ pub struct Latch {
     send_from: Option<Mono>,
     /// RTP was seen from an accepted or tried source.
     rtp_seen: bool,
-    candidates: Candidates,
+    /// Allocated when the first stranger speaks; most streams never see one.
+    candidates: Option<Box<Candidates>>,
 }
 
 impl Latch {
@@ -107,7 +108,7 @@ impl Latch {
             allowed: None,
             send_from: None,
             rtp_seen: false,
-            candidates: Candidates::default(),
+            candidates: None,
         }
     }
 

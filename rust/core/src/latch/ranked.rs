@@ -45,7 +45,7 @@ impl Latch {
             self.latched = false;
             self.record = None;
             self.send_from = None;
-            self.candidates = Candidates::default();
+            self.candidates = None;
         }
         self.remote = Some(addr);
         self.untrusted = false;
@@ -138,7 +138,7 @@ impl Latch {
             return Verdict::Refuse;
         }
         self.rtp_seen |= rtp.is_some();
-        let candidate = self.candidates.note(now, from, rtp);
+        let candidate = self.candidates.get_or_insert_default().note(now, from, rtp);
         if candidate.count < TRIAL_PACKETS || now.since(candidate.first) < TRIAL_SPAN {
             return Verdict::Refuse;
         }
@@ -157,7 +157,7 @@ impl Latch {
         self.rtp_seen |= rtp.is_some();
         self.heard = now;
         self.send_from = None;
-        self.candidates = Candidates::default();
+        self.candidates = None;
         match before {
             Some(before) => Verdict::Relatched { from: before },
             None => Verdict::Latched,
