@@ -9,7 +9,7 @@ pub const CAPABILITIES: &[(&str, &str)] = &[
     ("20071218", "Sending a copy of a stream to a file or to a UDP address"),
     ("20080403", "The statistics of one session"),
     ("20081102", "Codec lists that later prompts are chosen by"),
-    (NOTIFICATIONS, "Telling a listener about a session that timed out"),
+    (NOTIFY_CAPABILITY, "Telling a listener about a session that timed out"),
     ("20090810", "Choosing the local addresses of a session, for bridging networks"),
     ("20140323", "Reporting the load"),
     ("20140617", "Counting the length of a call from its connect"),
@@ -30,7 +30,7 @@ pub const CAPABILITIES: &[(&str, &str)] = &[
 ];
 
 /// The capability that is only there if a notification target is configured.
-pub const NOTIFICATIONS: &str = "20081224";
+pub const NOTIFY_CAPABILITY: &str = "20081224";
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ mod reply;
 mod retry;
 mod token;
 
-pub use capability::{CAPABILITIES, NOTIFICATIONS};
+pub use capability::{CAPABILITIES, NOTIFY_CAPABILITY};
 pub use error::ErrorCode;
 pub use parse::{AnyRules, Rules, parse};
 pub use reply::{BadReply, Info, MediaReply, QUERY_DEFAULT, REPLY_MAX, Reply, ReplyKind, StatValue};
@@ -217,9 +217,9 @@ pub enum SubCommand {
 /// What the sub-command `S` sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
-    /// Seconds of the media timeout.
+    /// Seconds of the media timeout, 1 to `i32::MAX`.
     Ttl(u32),
-    /// IP TOS byte.
+    /// What the IP TOS byte is set to, 1 to `i32::MAX`: the host judges whether it fits.
     Tos(u32),
 }
 

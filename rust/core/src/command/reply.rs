@@ -31,7 +31,7 @@ pub struct MediaReply {
     pub port: u16,
     /// The address, unless it is the wildcard: advertised text, or the numeric form.
     pub addr: Option<Box<str>>,
-    /// The local address is IPv6.
+    /// The local address is IPv6; shown only behind an address.
     pub ipv6: bool,
 }
 
@@ -245,7 +245,7 @@ fn figures(line: &str, names: &[Box<str>]) -> Option<Vec<(Box<str>, StatValue)>>
 /// The time to live is the only figure that is signed, and only figures with a point are not whole.
 fn figure(name: &str, text: &str) -> Option<StatValue> {
     if text.contains('.') {
-        number(text).filter(|figure: &f64| figure.is_finite()).map(StatValue::Real)
+        real(text).map(StatValue::Real)
     } else if name == "ttl" {
         number(text).map(StatValue::Signed)
     } else {
@@ -262,13 +262,13 @@ fn info(text: &str, load: bool) -> Option<Info> {
         streams_active: number(next("active streams")?)?,
         packets_received: number(next("packets received")?)?,
         packets_transmitted: number(next("packets transmitted")?)?,
-        load: if load {
-            Some(number(next("average load")?).filter(|load: &f64| load.is_finite())?)
-        } else {
-            None
-        },
+        load: if load { Some(real(next("average load")?)?) } else { None },
     };
     lines.next().is_none().then_some(info)
+}
+
+fn real(text: &str) -> Option<f64> {
+    number(text).filter(|number: &f64| number.is_finite())
 }
 
 fn number<T: str::FromStr>(text: &str) -> Option<T> {
