@@ -10,7 +10,7 @@ use rtpproxy_core::front::Front;
 use crate::carrier::Carrier;
 use crate::clock;
 use crate::config::{Config, Scheduling};
-use crate::control::{self, Bound};
+use crate::control::{self, Bound, Claimed};
 use crate::dispatch::{Lane, RelayHandle};
 use crate::host::Ports;
 use crate::io::{EpollIo, set_realtime};
@@ -35,6 +35,7 @@ impl Relay {
     ///
     /// [`StartError`] says what could not start; nothing is left running then.
     pub fn start(config: Config, control: Vec<Bound>) -> Result<Self, StartError> {
+        let control = Claimed::new(control);
         let workers = check(&config)?;
         let mut seats = Vec::with_capacity(workers);
         let mut lanes = Vec::with_capacity(workers);

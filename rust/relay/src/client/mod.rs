@@ -229,5 +229,6 @@ const COMMAND_MAX: usize = 8191;
 /// Bytes of a bad reply that are shown.
 const SHOWN_MAX: usize = 200;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;

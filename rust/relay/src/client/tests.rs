@@ -45,7 +45,7 @@ fn serve(spec: &str, dir: &tempfile::TempDir) -> (ControlThread, String) {
         Some(addr) => format!("{}{}", &spec[..=spec.find(':').unwrap()], addr),
         None => spec,
     };
-    (control::start(bound, Fake).unwrap(), address)
+    (control::start(control::Claimed::new(bound), Fake).unwrap(), address)
 }
 
 fn hasty() -> ClientOptions {

@@ -5,6 +5,7 @@
 //! rule for the end of input.
 
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,12 +58,32 @@ impl Executor for RelayHandle {
     }
 }
 
-/// Starts to serve `bound`.
+/// Control sockets of a process that will serve them: dropping them removes the files of UNIX sockets.
+///
+/// [`Bound`] does not, since the process that opened it may leave it to a child.
+#[derive(Debug)]
+pub(crate) struct Claimed(Vec<Bound>);
+
+impl Claimed {
+    /// Takes responsibility for `bound`.
+    pub(crate) fn new(bound: Vec<Bound>) -> Self {
+        Self(bound)
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        discard(mem::take(&mut self.0));
+    }
+}
+
+/// Starts to serve control sockets.
 ///
 /// # Errors
 ///
-/// The system refuses the thread or a descriptor. The files of UNIX sockets are removed then.
-pub(crate) fn start(bound: Vec<Bound>, executor: impl Executor) -> io::Result<ControlThread> {
+/// The system refuses the thread or a descriptor.
+pub(crate) fn start(mut claimed: Claimed, executor: impl Executor) -> io::Result<ControlThread> {
+    let bound = mem::take(&mut claimed.0);
     let mut control = ControlThread { stop: None, thread: None, files: Vec::new(), streams: Vec::new() };
     // From here on dropping `control` removes the files.
     let slots = CONNECTIONS_MAX.saturating_sub(bound.len()).max(1);
@@ -76,10 +97,12 @@ pub(crate) fn start(bound: Vec<Bound>, executor: impl Executor) -> io::Result<Co
     for Bound { spec, endpoint, file } in bound {
         tracing::debug!("control socket {spec} is open");
         control.files.extend(file);
-        if let Endpoint::Stream(stream) = &endpoint {
+        endpoints.push(endpoint);
+    }
+    for endpoint in &endpoints {
+        if let Endpoint::Stream(stream) = endpoint {
             control.streams.push(stream.try_clone()?);
         }
-        endpoints.push(endpoint);
     }
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     let replies = Replies::default();

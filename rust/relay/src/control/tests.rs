@@ -70,7 +70,7 @@ impl Setup {
         let bound = bind(&[spec], &SocketOptions::default()).unwrap();
         let addr = bound[0].local_addr();
         let fake = Fake::new();
-        let control = Some(start(bound, fake.clone()).unwrap());
+        let control = Some(start(Claimed::new(bound), fake.clone()).unwrap());
         Self { fake, addr, path, control, _dir: dir }
     }
 
@@ -283,7 +283,7 @@ fn all_udp_sockets_share_one_cache() {
     let specs = ["udp:127.0.0.1:0", "udp6:::1:0"].map(|spec| ControlSpec::parse(spec, false).unwrap());
     let bound = bind(&specs, &SocketOptions::default()).unwrap();
     let addrs: Vec<_> = bound.iter().map(|bound| bound.local_addr().unwrap()).collect();
-    let _control = start(bound, Fake::new()).unwrap();
+    let _control = start(Claimed::new(bound), Fake::new()).unwrap();
     for addr in addrs {
         let socket = UdpSocket::bind((addr.ip(), 0)).unwrap();
         socket.connect(addr).unwrap();
@@ -311,7 +311,7 @@ fn a_descriptor_of_ours_is_served_until_the_stop() {
     let (ours, client) = UnixStream::pair().unwrap();
     client.set_read_timeout(Some(TIMEOUT)).unwrap();
     let bound = bind(&[ControlSpec::Fd(ours.as_raw_fd())], &SocketOptions::default()).unwrap();
-    let control = start(bound, Fake::new()).unwrap();
+    let control = start(Claimed::new(bound), Fake::new()).unwrap();
     let mut client = BufReader::new(client);
     send(&mut client, b"a\nb\n");
     assert_eq!(line(&mut client), "0 a\n");
@@ -330,6 +330,15 @@ fn a_stop_removes_the_socket_and_ends_connections() {
     setup.control.take().unwrap().stop();
     assert!(!setup.path.exists());
     assert_eq!(rest(&mut client), "");
+}
+
+#[test]
+fn sockets_that_are_not_served_leave_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    let bound = bind(&[ControlSpec::Unix(path.clone())], &SocketOptions::default()).unwrap();
+    drop(Claimed::new(bound));
+    assert!(!path.exists());
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);
