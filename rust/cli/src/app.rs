@@ -2,17 +2,31 @@
 
 use std::ffi::OsString;
 
-use crate::flags::{self, FlagError, Flags, Request};
+use clap::Parser;
+
+use crate::daemon;
+use crate::demo::Demo;
+use crate::flags::{self, FlagError, Request};
 use crate::settings::Settings;
 
 /// Runs the command with `args`, the program's name first, and gives back the exit status.
+///
+/// In the background (without `-f`) the calling process ends inside, as soon as the daemon runs; the daemon
+/// itself returns when it has ended.
 pub fn run(args: Vec<OsString>) -> i32 {
+    if args.get(1).is_some_and(|word| word == "demo") {
+        return demo(args.into_iter().skip(1));
+    }
     match flags::parse(args.into_iter().skip(1)) {
-        Ok(Request::Run(flags)) => serve(*flags),
-        Ok(Request::Help) => match flags::command().print_help() {
-            Ok(()) => 0,
-            Err(_) => 1,
-        },
+        Ok(Request::Run(flags)) => {
+            let compat = std::env::var_os("RTPPROXY_COMPAT");
+            let status = Settings::new(*flags, compat.as_deref()).and_then(daemon::serve);
+            status.unwrap_or_else(|error| {
+                complain(&error);
+                1
+            })
+        }
+        Ok(Request::Help) => i32::from(flags::command().print_help().is_err()),
         Ok(Request::Print(text)) => {
             print!("{text}");
             0
@@ -27,18 +41,18 @@ pub fn run(args: Vec<OsString>) -> i32 {
     }
 }
 
-fn serve(flags: Flags) -> i32 {
-    let _ = match Settings::new(flags, std::env::var_os("RTPPROXY_COMPAT").as_deref()) {
-        Ok(settings) => settings,
+fn demo(args: impl Iterator<Item = OsString>) -> i32 {
+    match Demo::try_parse_from(args) {
+        Ok(demo) => demo.run(),
         Err(error) => {
-            complain(&error);
-            return 1;
+            // Help is an error without the status of one.
+            let printed = error.print().is_ok();
+            i32::from(error.use_stderr() || !printed)
         }
-    };
-    0
+    }
 }
 
-/// A message to whoever starts the program, before there is a log.
-fn complain(text: &str) {
+/// A message to whoever starts the program, for what comes before the log.
+pub(crate) fn complain(text: &str) {
     eprintln!("rtpproxy: {text}");
 }

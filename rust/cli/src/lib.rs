@@ -7,6 +7,10 @@
 #[cfg(target_os = "linux")]
 mod app;
 #[cfg(target_os = "linux")]
+mod daemon;
+#[cfg(target_os = "linux")]
+mod demo;
+#[cfg(target_os = "linux")]
 mod flags;
 #[cfg(target_os = "linux")]
 mod identity;
@@ -21,6 +25,8 @@ mod resolve;
 #[cfg(target_os = "linux")]
 mod settings;
 
+#[cfg(target_os = "linux")]
+use app::complain;
 #[cfg(target_os = "linux")]
 pub use app::run;
 

@@ -128,7 +128,10 @@ mod tests {
     use super::super::defs;
     use super::*;
 
-    fn walk(words: &[&str]) -> Result<(Vec<(String, Option<String>)>, usize), BadUsage> {
+    /// Id and value of each option, and the number of stray words.
+    type Walked = (Vec<(String, Option<String>)>, usize);
+
+    fn walk(words: &[&str]) -> Result<Walked, BadUsage> {
         let table = defs::command();
         let mut getopt = Getopt::new(&table, words.iter().map(OsString::from));
         let mut met = Vec::new();

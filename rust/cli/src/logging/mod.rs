@@ -63,7 +63,7 @@ impl<S: Subscriber> Layer<S> for LineLayer {
             return;
         }
         let text = line(level, event.metadata(), &parts);
-        let prefix = self.clock.map(|clock| clock.prefix()).unwrap_or_default();
+        let prefix = self.clock.map(LineClock::prefix).unwrap_or_default();
         self.sink.write(level, &prefix, &text);
     }
 }
