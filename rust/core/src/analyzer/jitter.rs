@@ -109,8 +109,8 @@ impl Source {
 
     fn packet(&mut self, now: Moment, restarted: bool) {
         if self.recent[..self.remembered.min(RECENT)].contains(&now.timestamp) {
-            // Further packets of a frame, or an event that goes on: they say nothing of the jitter. But a call
-            // may begin with a burst of them, and then the last one is the better reference.
+            // Further packets of a frame, or an event that goes on: they say nothing of the jitter. But a
+            // call may begin with a burst of them, and then the last one is the better reference.
             if self.counted == 1 {
                 self.reference = now;
             }

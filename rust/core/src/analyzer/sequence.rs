@@ -3,8 +3,8 @@
 /// The sequence numbers of a stream, one source after another.
 ///
 /// A sequence number becomes a *position* by adding 65,536 for each wrap. Positions are signed: when the
-/// second packet comes from before a wrap and the first from behind it, the second has a negative one. (In the
-/// C program that position is unsigned, and the figures of the stream overflow.)
+/// second packet comes from before a wrap and the first from behind it, the second has a negative one. (In
+/// the C program that position is unsigned, and the figures of the stream overflow.)
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Sequence {
     /// 65,536 for each wrap; survives a change of source.
@@ -444,6 +444,7 @@ mod tests {
                     sent.push(number);
                     let latest = &sent[sent.len().saturating_sub(8)..];
                     prop_assert_eq!(sequence.totals(), model.totals(), "after {:?}", latest);
+                    prop_assert!(model.totals().sent >= model.totals().received, "after {:?}", latest);
                 }
             }
         }
