@@ -1,6 +1,6 @@
 //! Counting what a stream sent, what arrived of it, and how evenly.
 //!
-//! The figures are those that `Q` and `G` show. [`sequence`] finds losses and duplicates, [`jitter`] measures
+//! The figures are those that `Q` and `G` show. `sequence` finds losses and duplicates, `jitter` measures
 //! how far arrival times stray from timestamps. Both follow the C program rule by rule, so that figures can
 //! be compared across a migration.
 
