@@ -7,8 +7,8 @@ use tracing::{debug, error, info};
 
 use crate::addr::{Family, LocalAddr};
 use crate::command::{
-    CAPABILITIES, Command, ErrorCode, Info, LocalSpec, Modifier, Modifiers, NotifyTarget, Offer, Reply,
-    Rules, parse,
+    CAPABILITIES, Command, ErrorCode, Info, LocalSpec, Modifier, Modifiers, NOTIFY_CAPABILITY, NotifyTarget,
+    Offer, REPLY_MAX, Reply, Rules, parse,
 };
 use crate::config::{FrontConfig, NotifySpec};
 use crate::stats::{CommandStats, Stats};
@@ -110,12 +110,16 @@ impl Front {
     /// Takes a command as a value, with the same checks in the same order.
     pub fn accept_command(&mut self, command: Command, origin: Origin, routes: &dyn Routes) -> Accepted {
         self.stats.rcvd += 1;
-        if let Command::Update(offer) | Command::Lookup(offer) = &command
-            && let Err(code) = check_modifiers(&offer.modifiers, &mut Checks { front: self, routes })
-        {
-            return Accepted::Answer(Reply::Error(code));
+        let checked = command.check().and_then(|()| match &command {
+            Command::Update(offer) | Command::Lookup(offer) => {
+                check_modifiers(&offer.modifiers, &mut Checks { front: self, routes })
+            }
+            _ => Ok(()),
+        });
+        match checked {
+            Ok(()) => self.admit(command, origin, routes),
+            Err(code) => Accepted::Answer(Reply::Error(code)),
         }
-        self.admit(command, origin, routes)
     }
 
     /// Counts a repeated datagram, which is answered from the reply cache.
@@ -199,7 +203,7 @@ impl Front {
 
     fn has_capability(&self, id: &[u8]) -> bool {
         CAPABILITIES.iter().any(|(known, _)| known.as_bytes() == id)
-            && (id != TIMEOUT_NOTIFICATION || !self.config.notify.is_empty())
+            && (id != NOTIFY_CAPABILITY.as_bytes() || !self.config.notify.is_empty())
     }
 
     fn local_choice(&mut self, modifiers: &Modifiers, routes: &dyn Routes) -> LocalChoice {
@@ -328,11 +332,5 @@ fn display_call(command: &Command) -> String {
     command.call_id().map_or_else(|| "GLOBAL".to_owned(), ToString::to_string)
 }
 
-/// Replies are at most this long, in bytes (docs/protocol.md, replies).
-const REPLY_MAX: usize = 1024;
-
 /// Local addresses that commands may add; a bound against a client that invents them.
 const LOCALS_MAX: usize = 1024;
-
-/// The capability that needs a notification target.
-const TIMEOUT_NOTIFICATION: &[u8] = b"20081224";

@@ -405,3 +405,25 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// A command as a value and its text get the same reply and leave the same state.
+    #[test]
+    fn commands_as_values_and_as_text_are_the_same(
+        lines in prop::collection::vec(prop::sample::select(vec![
+            "V", "VF 20081224", "U c 127.0.0.1 30000 f", "L c 127.0.0.1 30100 f t", "Uei d 127.0.0.1 1 f;1", "Ueee d 0 0 f",
+            "Ul{x} c 0 0 f", "Ur127.0.0.1 c 0 0 f", "Ur10.1.1.1 c 0 0 f", "U6 c ::1 30000 f", "Uz20 c 127.0.0.1 3 f",
+            "Uc8,0 c 127.0.0.1 30000 f t", "D c f t", "Dw c f", "R c f t", "N c f t", "Q c f t ttl nope", "Qv c f t", "X", "I",
+            "G nsess_created ncmds_errs", "G nope", "P c x 0 f t", "S c f t", "C c name f t", "U c 127.0.0.1 3 f unix:/x t",
+        ]), 1..30),
+    ) {
+        use rtpproxy_core::command::{AnyRules, parse};
+        let (mut texts, mut values) = (Lab::new(), Lab::new());
+        for line in lines {
+            let command = parse(line.as_bytes(), &mut AnyRules).expect("the grammar takes it");
+            let text = texts.ask(line);
+            prop_assert_eq!(values.ask_command(command), text, "{}", line);
+            prop_assert_eq!(&texts.out.effects, &values.out.effects);
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! `Q`: the figures of one session.
 
 use super::Engine;
-use crate::command::{ErrorCode, Party, Reply, StatValue};
+use crate::command::{ErrorCode, Party, QUERY_DEFAULT, REPLY_MAX, Reply, StatValue};
 use crate::session::Session;
 
 impl Engine {
@@ -18,7 +18,7 @@ impl Engine {
         let side = 1 - found;
         let stat = |name: &[u8]| stat(session, side, name);
         let values: Option<Vec<_>> = if names.is_empty() {
-            DEFAULT_STATS.iter().map(|name| stat(name.as_bytes())).collect()
+            QUERY_DEFAULT.iter().map(|name| stat(name.as_bytes())).collect()
         } else {
             names.iter().map(|name| stat(name)).collect()
         };
@@ -55,9 +55,3 @@ fn stat(session: &Session, side: usize, name: &[u8]) -> Option<(&'static str, St
         _ => return None,
     })
 }
-
-/// What `Q` shows without names.
-const DEFAULT_STATS: [&str; 5] = ["ttl", "npkts_ina", "npkts_ino", "nrelayed", "ndropped"];
-
-/// Replies are at most this long, in bytes.
-const REPLY_MAX: usize = 1024;

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rtpproxy_core::addr::{Family, LocalAddr};
+use rtpproxy_core::command::{Command, Reply};
 use rtpproxy_core::config::{EngineConfig, FrontConfig, ListenAddr};
 use rtpproxy_core::effects::{Effect, MediaPort, Out, Packet, PairId};
 use rtpproxy_core::engine::{Arrival, Engine};
@@ -56,15 +57,26 @@ impl Lab {
     }
 
     pub fn ask_bytes(&mut self, command: &[u8]) -> String {
+        let accepted = self.front.accept(command, self.origin, &FakeRoutes);
+        self.carry_out(accepted)
+    }
+
+    /// Sends a command as a value.
+    pub fn ask_command(&mut self, command: Command) -> String {
+        let accepted = self.front.accept_command(command, self.origin, &FakeRoutes);
+        self.carry_out(accepted)
+    }
+
+    fn carry_out(&mut self, accepted: Accepted) -> String {
         self.out.clear();
-        let reply = match self.front.accept(command, self.origin, &FakeRoutes) {
+        let reply = match accepted {
             Accepted::Answer(reply) => reply,
             Accepted::One(request) => {
                 self.engine.handle_command(self.now, &request, &mut self.host, &mut self.out)
             }
             Accepted::DeleteAll => {
                 self.engine.delete_all(self.now, EndReason::Deleted, &mut self.out);
-                rtpproxy_core::command::Reply::Done
+                Reply::Done
             }
             Accepted::Info { load } => self.front.info(&self.engine.stats(), load),
             Accepted::Counters { verbose, names } => {
