@@ -40,7 +40,7 @@ impl Drain {
         loop {
             self.watch.work_begins();
             let is_behind = self.drain();
-            self.sweep();
+            self.sweep(Instant::now());
             let is_refusing = self.recordings.values().any(Recording::is_in_trouble);
             self.watch.work_ends(is_refusing);
             let is_stopped = if is_behind {
@@ -56,7 +56,7 @@ impl Drain {
     }
 
     /// Takes a share of each way; true if there is more.
-    fn drain(&mut self) -> bool {
+    pub(super) fn drain(&mut self) -> bool {
         let mut is_behind = false;
         for worker in 0..self.outlets.len() {
             for taken in 1..=ITEMS_A_ROUND {
@@ -123,8 +123,7 @@ impl Drain {
     }
 
     /// Does what is due, from time to time.
-    fn sweep(&mut self) {
-        let now = Instant::now();
+    pub(super) fn sweep(&mut self, now: Instant) {
         if now.saturating_duration_since(self.swept) < SWEEP_PERIOD {
             return;
         }

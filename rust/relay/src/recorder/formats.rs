@@ -130,8 +130,8 @@ impl Encoder {
             return;
         }
         let mut comments = borrowed(comments);
-        for leg in [Leg::Caller, Leg::Callee] {
-            for channel in [Channel::Rtp, Channel::Rtcp] {
+        for channel in [Channel::Rtp, Channel::Rtcp] {
+            for leg in [Leg::Caller, Leg::Callee] {
                 let stream = tally.stream(leg, channel);
                 let received = stream.packets + stream.dropped;
                 let interface = pcapng::interface_of(leg, channel);

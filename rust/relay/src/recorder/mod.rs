@@ -32,6 +32,9 @@ mod tally;
 mod watch;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

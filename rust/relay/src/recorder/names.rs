@@ -138,3 +138,129 @@ fn bounded(mut name: Vec<u8>) -> Vec<u8> {
 const STEM_MAX: usize = 200;
 /// What stays of a longer one, in bytes.
 const STEM_KEPT: usize = 160;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use proptest::prelude::*;
+    use rtpproxy_core::recording::{LegFacts, RecordingId};
+    use rtpproxy_core::time::Now;
+
+    use super::*;
+
+    #[test]
+    fn ordinary_ids_stay_readable() {
+        let names = names(b"1-2345@192.0.2.1", b"tag;1", Coverage::Call, &RecordConfig::default());
+        assert_eq!(names.file(0, 1), "1-2345@192.0.2.1=tag;1.pcapng");
+        assert_eq!(names.file(0, 2), "1-2345@192.0.2.1=tag;1-2.pcapng");
+        assert_eq!(names.sidecar(3), "1-2345@192.0.2.1=tag;1-3.json");
+    }
+
+    #[test]
+    fn hostile_ids_stay_inside() {
+        let first = |call_id| names(call_id, b"t", Coverage::Call, &RecordConfig::default()).file(0, 1);
+        assert_eq!(first(b"../x"), "%2E.%2Fx=t.pcapng");
+        assert_eq!(first(b"a/b"), "a%2Fb=t.pcapng");
+        assert_eq!(first(b"a%2Fb"), "a%252Fb=t.pcapng");
+        assert_eq!(first(b"a\0\n\x7f"), "a%00%0A%7F=t.pcapng");
+        assert_eq!(first("\u{e9}\u{4e2d}".as_bytes()), "\u{e9}\u{4e2d}=t.pcapng");
+        assert_eq!(first(b"\xff\xfe").as_bytes(), b"\xff\xfe=t.pcapng");
+        let compat = RecordConfig { compat: true, ..RecordConfig::default() };
+        assert_eq!(names(b"a%/b", b"t;1", Coverage::Call, &compat).file(0, 1), "a%%2Fb=t.pcapng");
+    }
+
+    #[test]
+    fn each_format_and_coverage_has_its_names() {
+        let files = |format, compat, coverage: &Coverage| {
+            let config = RecordConfig { format, compat, ..RecordConfig::default() };
+            let names = names(b"c", b"f;2", coverage.clone(), &config);
+            (0..names.files()).map(|index| names.file(index, 1).into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let named = Coverage::Named { leg: Leg::Caller, name: b"n".as_slice().into() };
+        let caller = Coverage::Stream(Leg::Caller);
+        let callee = Coverage::Stream(Leg::Callee);
+        for (format, compat, coverage, expected) in [
+            (RecordFormat::Pcapng, false, &Coverage::Call, &["c=f;2.pcapng"] as &[&str]),
+            (RecordFormat::Pcapng, false, &caller, &["c=f;2.o.pcapng"]),
+            (RecordFormat::Pcapng, false, &named, &["n.pcapng"]),
+            (RecordFormat::Pcap, false, &Coverage::Call, &["c=f;2.pcap"]),
+            (RecordFormat::Pcap, false, &callee, &["c=f.a.rtp", "c=f.a.rtcp"]),
+            (RecordFormat::Pcap, false, &Coverage::SingleFile, &["c=f.pcap"]),
+            (RecordFormat::Pcap, false, &named, &["n.pcap"]),
+            (RecordFormat::Pcap, true, &named, &["n.rtp", "n.rtcp"]),
+            (RecordFormat::Pcap, true, &Coverage::SingleFile, &["c=f.pcap"]),
+            (RecordFormat::Adhoc, false, &caller, &["c=f.o.rtp", "c=f.o.rtcp"]),
+            (RecordFormat::Adhoc, true, &callee, &["c=f.a.rtp", "c=f.a.rtcp"]),
+            (RecordFormat::Adhoc, true, &named, &["n.rtp", "n.rtcp"]),
+        ] {
+            assert_eq!(files(format, compat, coverage), expected, "{format:?} {compat} {coverage:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_name_ends_in_a_digest_and_keeps_characters_whole() {
+        let long = |call_id: &str| {
+            let names = names(call_id.as_bytes(), b"t", Coverage::Call, &RecordConfig::default());
+            names.file(0, 1).into_string().unwrap()
+        };
+        let name = long(&"x".repeat(300));
+        assert!(name.starts_with(&"x".repeat(160)) && name.as_bytes()[160] == b'~');
+        assert_eq!(name.len(), 160 + 1 + 16 + ".pcapng".len());
+        assert_ne!(name, long(&"x".repeat(301)));
+        assert!(long(&"\u{20ac}".repeat(100)).starts_with(&format!("{}~", "\u{20ac}".repeat(53))));
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_safe_and_can_be_read_back(
+            call_id in prop::collection::vec(1_u8.., 1..300),
+            tag in prop::collection::vec(1_u8.., 1..40),
+        ) {
+            let name = names(&call_id, &tag, Coverage::Call, &RecordConfig::default()).file(0, 1);
+            let stem = name.as_bytes().strip_suffix(b".pcapng").unwrap();
+            prop_assert!(!stem.is_empty() && stem.len() <= STEM_MAX);
+            prop_assert!(!stem.contains(&b'/') && !stem.iter().any(u8::is_ascii_control));
+            prop_assert_ne!(stem[0], b'.');
+            if escaped(&[&call_id[..], b"=", &tag].concat(), false).len() <= STEM_MAX {
+                prop_assert_eq!(unescaped(stem), [&call_id[..], b"=", &tag].concat());
+            }
+        }
+
+        #[test]
+        fn different_calls_have_different_names(a in "[%./2F~a-]{1,12}", b in "[%./2F~a-]{1,12}") {
+            let name = |id: &str| names(id.as_bytes(), b"t", Coverage::Call, &RecordConfig::default());
+            prop_assert_eq!(a == b, name(&a) == name(&b));
+        }
+    }
+
+    fn names(call_id: &[u8], from_tag: &[u8], coverage: Coverage, config: &RecordConfig) -> Names {
+        let start = RecordingStart {
+            id: RecordingId(1),
+            call_id: call_id.into(),
+            from_tag: from_tag.into(),
+            to_tag: None,
+            coverage,
+            rtcp: true,
+            at: Now::default(),
+            legs: [LegFacts::default(), LegFacts::default()],
+        };
+        Names::new(&start, config)
+    }
+
+    fn unescaped(name: &[u8]) -> Vec<u8> {
+        let mut rest = name;
+        let mut raw = Vec::new();
+        while let Some((&byte, behind)) = rest.split_first() {
+            if byte == b'%' {
+                let digits = str::from_utf8(&behind[..2]).unwrap();
+                raw.push(u8::from_str_radix(digits, 16).unwrap());
+                rest = &behind[2..];
+            } else {
+                raw.push(byte);
+                rest = behind;
+            }
+        }
+        raw
+    }
+}

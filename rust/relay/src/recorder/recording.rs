@@ -78,7 +78,7 @@ impl Recording {
         let has_head = shared.config.sip_head && shared.config.format == crate::config::RecordFormat::Pcapng;
         let head = has_head.then(|| Head::new(&start.coverage));
         let mut recording = Self {
-            last: start.at.wall,
+            last: Wall::default(),
             start,
             names,
             output: None,

@@ -1,0 +1,7 @@
+//! Recordings from the tap to the files, read back with readers of their own.
+
+mod bench;
+mod call;
+mod folder;
+mod read;
+mod stream;
