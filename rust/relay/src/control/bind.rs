@@ -47,7 +47,7 @@ impl Bound {
 
 /// A control socket could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("can't open the control socket {spec}: {source}")]
+#[error("can't open the control socket \"{spec}\": {source}")]
 pub struct BindError {
     /// Which.
     pub spec: ControlSpec,
