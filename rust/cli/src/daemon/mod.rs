@@ -68,11 +68,11 @@ impl Running {
         let start = || {
             // Blocked before any thread exists: all of them inherit it.
             let signals = Signals::block().map_err(|error| format!("can't receive signals: {error}"))?;
+            set_nice(process.nice)?;
             let flush = start_log(&process)?;
             for note in &notes {
                 note.log();
             }
-            set_nice(process.nice)?;
             let pid_file = PidFile::open(&process.pid_file)
                 .inspect_err(|error| {
                     tracing::error!(%error, "can't open the pid file {}", process.pid_file.display());
