@@ -1,6 +1,7 @@
 //! From the command line to the work.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 
 use clap::Parser;
 
@@ -28,13 +29,14 @@ pub fn run(args: Vec<OsString>) -> i32 {
         }
         Ok(Request::Help) => i32::from(flags::command().print_help().is_err()),
         Ok(Request::Print(text)) => {
-            print!("{text}");
+            say(&text);
             0
         }
         Err(error) => {
             complain(&error.to_string());
             if matches!(error, FlagError::Usage(_)) {
-                eprintln!("{}\n\nrtpproxy --help says more.", flags::command().render_usage());
+                let usage = flags::command().render_usage();
+                let _ = writeln!(io::stderr(), "{usage}\n\nrtpproxy --help says more.");
             }
             1
         }
@@ -52,7 +54,12 @@ fn demo(args: impl Iterator<Item = OsString>) -> i32 {
     }
 }
 
+/// Text on standard output. A reader that has gone away misses it, that is all.
+pub(crate) fn say(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
 /// A message to whoever starts the program, for what comes before the log.
 pub(crate) fn complain(text: &str) {
-    eprintln!("rtpproxy: {text}");
+    let _ = writeln!(io::stderr(), "rtpproxy: {text}");
 }

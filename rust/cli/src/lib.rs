@@ -26,9 +26,9 @@ mod resolve;
 mod settings;
 
 #[cfg(target_os = "linux")]
-use app::complain;
-#[cfg(target_os = "linux")]
 pub use app::run;
+#[cfg(target_os = "linux")]
+use app::{complain, say};
 
 /// Runs the command with `args`, the program's name first, and gives back the exit status.
 #[cfg(not(target_os = "linux"))]

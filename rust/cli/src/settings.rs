@@ -182,14 +182,16 @@ fn notes(flags: &Flags, compat: bool, listen: &Listen) -> Vec<Note> {
     if listen.advertise_unused {
         notes.push(Note::Warn("-A has no effect without bridge mode; write -l ADDR=ADVERTISED".into()));
     }
-    let chosen =
-        flags.pcap || flags.record_ns || flags.record_format.is_some() || flags.record_scope.is_some();
+    let chosen = flags.record_format.is_some()
+        || flags.record_scope.is_some()
+        || flags.record_ns
+        || flags.record_buffer.is_some();
     if flags.record_dir.is_some() && !compat && !chosen {
-        notes.push(Note::Info(
-            "recordings differ from those of the C program: one pcapng file holds both legs of a call, mode \
-             0600, named .part until it is complete; --compat restores the old defaults"
-                .into(),
-        ));
+        let format = if flags.pcap { "pcap" } else { "pcapng" };
+        notes.push(Note::Info(format!(
+            "recordings differ from those of the C program: one {format} file holds both legs of a call, has \
+             mode 0600 and ends in .part until it is complete; --compat restores the old defaults"
+        )));
     }
     notes
 }
@@ -321,7 +323,10 @@ mod tests {
     #[test]
     fn the_operator_is_told_what_differs_once() {
         assert!(matches!(settings("-r /tmp").unwrap().notes[..], [Note::Info(_)]));
-        assert!(settings("-r /tmp -P").unwrap().notes.is_empty());
+        assert!(
+            matches!(&settings("-r /tmp -P").unwrap().notes[..], [Note::Info(it)] if it.contains("pcap "))
+        );
+        assert!(settings("-r /tmp --record-scope stream").unwrap().notes.is_empty());
         assert!(settings("-r /tmp --compat").unwrap().notes.is_empty());
         assert!(matches!(settings("-A 192.0.2.1").unwrap().notes[..], [Note::Warn(_)]));
     }

@@ -1,4 +1,8 @@
-//! The process around the relay: start in the order of docs/operations.md, signals, end.
+//! The process around the relay: its start, its signals, its end.
+//!
+//! What can fail for want of rights or of a free address comes while the operator still watches: control
+//! sockets are bound first, then the process goes to the background; log, nice level, pid file, less rights,
+//! threads; at last the pid is written and the starting process may end.
 
 mod pid_file;
 mod signals;

@@ -1,8 +1,8 @@
 //! The file that holds the process id.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// An open pid file. Opened with the rights of the start, written by the process that stays.
@@ -24,12 +24,7 @@ impl PidFile {
         // Opening a FIFO would wait for a reader otherwise.
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NONBLOCK);
-        let file = options.open(path)?;
-        if file.metadata()?.is_file() {
-            // Others may read it whatever the umask says, as init scripts do.
-            file.set_permissions(Permissions::from_mode(0o644))?;
-        }
-        Ok(Some(Self { path: std::path::absolute(path)?, file }))
+        Ok(Some(Self { path: std::path::absolute(path)?, file: options.open(path)? }))
     }
 
     /// Writes the id of this process. A failure is logged.

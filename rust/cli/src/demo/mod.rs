@@ -22,6 +22,7 @@ use rtpproxy_relay::config::{Config, RecordConfig};
 use rtpproxy_relay::{Relay, RelayHandle};
 
 use crate::logging::{self, Level, Targets};
+use crate::say;
 use phone::{Heard, Phone};
 use recording::Recording;
 use report::LegReport;
@@ -76,11 +77,11 @@ impl Demo {
         let call = outcome?;
         let recording = Recording::read(&self.dir, &call_id)?;
         let legs = call.legs(&recording);
-        println!("\n{}\n{}", report::legs(&legs), report::counters(&call.counters));
+        say(&format!("\n{}\n{}\n", report::legs(&legs), report::counters(&call.counters)));
         describe(&recording.path);
         let faults = report::faults(&legs);
         if faults.is_empty() {
-            println!("Every packet arrived, and the recording holds them all.");
+            say("Every packet arrived, and the recording holds them all.\n");
             Ok(())
         } else {
             Err(faults.join("; "))
@@ -111,13 +112,13 @@ impl Demo {
         let open = |leg| Phone::open(leg).map_err(|error| format!("no ports for a phone: {error}"));
         let phones = [open(Leg::Caller)?, open(Leg::Callee)?];
         let ports = [port_of(&phones[0])?, port_of(&phones[1])?];
-        println!("Set-up, as a SIP proxy does it over a control socket:");
+        say("Set-up, as a SIP proxy does it over a control socket:\n");
         // The reply to the one party's address is what the other party sends to.
         let for_callee = media_port(relay, &format!("Uc0 {call_id} 127.0.0.1 {} alice", ports[0]))?;
         let for_caller = media_port(relay, &format!("Lc0 {call_id} 127.0.0.1 {} alice bob", ports[1]))?;
         command(relay, &format!("R {call_id} alice bob"))?;
         let heard = self.ring(phones, [for_caller, for_callee])?;
-        println!("End:");
+        say("End:\n");
         let names = "npkts_ina npkts_ino nrelayed ndropped rtpa_nsent rtpa_nrcvd rtpa_nlost rtpa_jmax";
         let counters = command(relay, &format!("Qv {call_id} alice bob {names}"))?;
         command(relay, &format!("D {call_id} alice bob"))?;
@@ -178,7 +179,7 @@ fn media_port(relay: &RelayHandle, text: &str) -> Result<u16, String> {
 fn command(relay: &RelayHandle, text: &str) -> Result<String, String> {
     let reply = relay.execute(text.as_bytes(), Origin::default());
     let reply = String::from_utf8_lossy(&reply).trim_end().to_owned();
-    println!("  {text}\n    {reply}");
+    say(&format!("  {text}\n    {reply}\n"));
     if reply.is_empty() || reply.starts_with('E') {
         return Err(format!("\"{text}\" was refused: {reply}"));
     }
@@ -199,9 +200,11 @@ fn show_progress(frames: u64, progress: &AtomicU64, is_over: impl Fn() -> bool) 
 
 fn describe(path: &Path) {
     let path = path.display();
-    println!("Recording: {path}");
-    println!("  See and hear it:  wireshark {path}   (Telephony > VoIP Calls > Play Streams)");
-    println!("  On a terminal:    tshark -r {path} -q -z rtp,streams\n");
+    say(&format!(
+        "Recording: {path}\n\
+         \x20 See and hear it:  wireshark '{path}'   (Telephony > VoIP Calls > Play Streams)\n\
+         \x20 On a terminal:    tshark -r '{path}' -q -z rtp,streams\n\n"
+    ));
 }
 
 const FRAMES_A_SECOND: u64 = 50;

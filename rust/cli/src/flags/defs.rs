@@ -136,7 +136,7 @@ fn process() -> Vec<Arg> {
         "Process",
         vec![
             flag("foreground", 'f').help("Stay in the foreground"),
-            flag("allow_root", 'F').help("Run as root without a warning"),
+            flag("allow_root", 'F').help("Run as root without a warning, and with UDP control sockets"),
             value("user", 'u', "USER[:GROUP]").help("Give up root for this user, this group"),
             value("pid_file", 'p', "FILE")
                 .value_hint(ValueHint::FilePath)
