@@ -208,7 +208,7 @@ const SAMPLES_PER_MS: f64 = 8.0;
 /// A report each 2.5 s, the first after half of that.
 const REPORT_FRAMES: u64 = 125;
 /// How long to wait for packets that are missing at the end.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(2);
 const PAIR_TRIES: usize = 64;
 /// Seconds from 1900 to 1970.
 const NTP_TO_UNIX_S: u64 = 2_208_988_800;
