@@ -9,7 +9,7 @@ use rtpproxy_core::recording::{EndReason, RecordingEvent, RecordingId};
 use rtpproxy_core::time::{Mono, Now, Wall};
 
 use super::finish::Job;
-use super::queue::{Chunk, Entry, Item, Outlet};
+use super::queue::{Entry, Item, Note, Outlet};
 use super::recording::{Recording, Shared};
 use super::watch::FolderWatch;
 
@@ -41,8 +41,7 @@ impl Drain {
             self.watch.work_begins();
             let is_behind = self.drain();
             self.sweep(Instant::now());
-            let is_refusing = self.recordings.values().any(Recording::is_in_trouble);
-            self.watch.work_ends(is_refusing);
+            self.watch.work_ends();
             let is_stopped = if is_behind {
                 stop.try_recv() != Err(TryRecvError::Empty)
             } else {
@@ -69,40 +68,41 @@ impl Drain {
     }
 
     fn item(&mut self, worker: usize, item: Item) {
+        let now = Instant::now();
         match item {
-            Item::Event(event) => self.event(worker, *event),
-            Item::Dropped(dropped) => {
-                if let Some(recording) = self.recordings.get_mut(&(worker, dropped.id)) {
-                    recording.dropped(&dropped);
+            Item::Note(note) => self.note(worker, note, now),
+            Item::Chunk(mut chunk) => {
+                for entry in chunk.drain() {
+                    match entry {
+                        Entry::Note(note) => self.note(worker, note, now),
+                        Entry::Packet(packet, payload) => {
+                            if let Some(recording) = self.recordings.get_mut(&(worker, packet.id)) {
+                                recording.packet(&mut self.shared, &packet, payload, now);
+                            }
+                        }
+                    }
                 }
-            }
-            Item::Chunk(chunk) => {
-                self.chunk(worker, &chunk);
                 self.outlets[worker].give_back(chunk);
             }
         }
     }
 
-    fn chunk(&mut self, worker: usize, chunk: &Chunk) {
-        let now = Instant::now();
-        for entry in chunk.entries() {
-            let id = match &entry {
-                Entry::Packet(packet, _) => packet.id,
-                Entry::Dropped(dropped) => dropped.id,
-            };
-            let Some(recording) = self.recordings.get_mut(&(worker, id)) else { continue };
-            match entry {
-                Entry::Packet(packet, payload) => recording.packet(&mut self.shared, &packet, payload, now),
-                Entry::Dropped(dropped) => recording.dropped(&dropped),
+    fn note(&mut self, worker: usize, note: Note, now: Instant) {
+        match note {
+            Note::Event(event) => self.event(worker, *event, now),
+            Note::Dropped(dropped) => {
+                if let Some(recording) = self.recordings.get_mut(&(worker, dropped.id)) {
+                    recording.dropped(&dropped);
+                }
             }
         }
     }
 
-    fn event(&mut self, worker: usize, event: RecordingEvent) {
-        let now = Instant::now();
+    fn event(&mut self, worker: usize, event: RecordingEvent, now: Instant) {
         let key = (worker, event.id());
         if let RecordingEvent::Start(start) = event {
             let shared = &mut self.shared;
+            shared.running = self.recordings.len();
             self.recordings.entry(key).or_insert_with(|| Recording::new(*start, shared, now));
             return;
         }
@@ -132,6 +132,7 @@ impl Drain {
             recording.tick(&mut self.shared, now);
         }
         self.hand_over_complete(false);
+        self.watch.set_refusing(self.recordings.values().any(Recording::is_in_trouble));
     }
 
     fn hand_over_complete(&mut self, at_once: bool) {
@@ -144,7 +145,7 @@ impl Drain {
     }
 
     fn hand_over(&self, recording: Recording) {
-        if let Some(job) = recording.complete(&self.shared) {
+        if let Some(job) = recording.complete(&self.shared, Instant::now()) {
             // The finisher lives until we drop the sender.
             let _ = self.finished.send(job);
         }

@@ -3,12 +3,11 @@
 //! A thread of its own does it, as `fdatasync` takes milliseconds and the recorder must go on draining.
 //! Jobs are done in batches that share the syncs of the folder. What fails is tried again each second.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rtpproxy_core::command::CallId;
@@ -43,6 +42,15 @@ pub(super) struct Job {
     pub(super) missing: u64,
 }
 
+impl Job {
+    /// The first file, for messages.
+    fn path(&self) -> String {
+        let Closed { file, part, .. } = &self.files[0];
+        let folder = if file.is_some() { &self.spool } else { &self.target };
+        folder.path_of(part).display().to_string()
+    }
+}
+
 /// A file that nobody writes to any more.
 #[derive(Debug)]
 pub(super) struct Closed {
@@ -58,25 +66,31 @@ pub(super) struct Closed {
 
 /// Does jobs until all senders are gone, and then what is left.
 pub(super) fn run(jobs: &Receiver<Job>) {
-    let mut pending: VecDeque<(Job, u32)> = VecDeque::new();
+    let mut failed: Vec<(Job, u32)> = Vec::new();
+    let mut retry_at = Instant::now();
     loop {
-        let next = if pending.is_empty() {
+        let first = if failed.is_empty() {
             jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
-            jobs.recv_timeout(RETRY_PERIOD)
+            jobs.recv_deadline(retry_at)
         };
-        let is_last_try = matches!(next, Err(RecvTimeoutError::Disconnected));
-        pending.extend(next.into_iter().chain(jobs.try_iter().take(BATCH_MAX)).map(|job| (job, 0)));
-        do_batch(&mut pending, is_last_try);
-        if is_last_try && jobs.is_empty() {
+        let is_last_try = matches!(first, Err(RecvTimeoutError::Disconnected));
+        let mut batch: Vec<_> =
+            first.into_iter().chain(jobs.try_iter().take(BATCH_MAX)).map(|job| (job, 0)).collect();
+        if is_last_try || Instant::now() >= retry_at {
+            batch.append(&mut failed);
+            retry_at = Instant::now() + RETRY_PERIOD;
+        }
+        failed.extend(do_batch(batch, is_last_try));
+        if is_last_try {
             return;
         }
     }
 }
 
-/// Does what can be done of `pending`; what failed stays, with its number of tries.
-fn do_batch(pending: &mut VecDeque<(Job, u32)>, is_last_try: bool) {
-    let mut batch: Vec<_> = pending.drain(..).map(|(job, tries)| (job, tries, Ok(()))).collect();
+/// Does what can be done of the jobs, which have been tried so many times before; returns what to try again.
+fn do_batch(jobs: Vec<(Job, u32)>, is_last_try: bool) -> Vec<(Job, u32)> {
+    let mut batch: Vec<_> = jobs.into_iter().map(|(job, tries)| (job, tries, Ok(()))).collect();
     for (job, _, outcome) in &mut batch {
         *outcome = name_files(job);
     }
@@ -87,27 +101,26 @@ fn do_batch(pending: &mut VecDeque<(Job, u32)>, is_last_try: bool) {
             synced.push(Arc::clone(&job.target));
         }
     }
+    let mut failed = Vec::new();
     for (job, tries, mut outcome) in batch {
-        let file = job.target.path_of(&job.files[0].part);
         if outcome.is_ok() && !job.compat {
             outcome = write_sidecar(&job);
         }
-        match outcome {
-            Ok(()) => {
-                let Job { call_id, packets, missing, .. } = &job;
-                info!(%call_id, ?file, packets, missing, "recording finished");
-            }
-            Err(error) if is_last_try || tries >= TRIES_MAX => {
-                error!(call_id = %job.call_id, ?file, "recording not finished: {error}");
-            }
-            Err(error) => {
-                if tries == 0 {
-                    warn!(call_id = %job.call_id, ?file, "recording not finished yet: {error}");
-                }
-                pending.push_back((job, tries + 1));
-            }
+        let Err(error) = outcome else {
+            let Job { call_id, packets, missing, .. } = &job;
+            info!(%call_id, file = %job.path(), packets, missing, "recording finished");
+            continue;
+        };
+        if is_last_try || tries >= TRIES_MAX {
+            error!(call_id = %job.call_id, file = %job.path(), "recording not finished: {error}");
+            continue;
         }
+        if tries == 0 {
+            warn!(call_id = %job.call_id, file = %job.path(), "recording not finished yet: {error}");
+        }
+        failed.push((job, tries + 1));
     }
+    failed
 }
 
 /// Gives each file its name, durably. May be called again after an error.

@@ -78,7 +78,12 @@ impl Recorder {
         let (taps, outlets) = (0..workers).map(|_| queue::way(&budget)).unzip();
         let (finished, jobs) = unbounded();
         let (stop, stopped) = bounded(1);
-        let drain = Drain::new(outlets, Shared { config, folders, ip_id: 0 }, finished, Arc::clone(&watch));
+        let drain = Drain::new(
+            outlets,
+            Shared { config, folders, ip_id: 0, running: 0 },
+            finished,
+            Arc::clone(&watch),
+        );
         let drain = spawn("recorder", move || drain.run(&stopped))?;
         let finisher = spawn("recorder-finish", move || finish::run(&jobs))?;
         let threads = Threads { stop, probe, drain, finisher };

@@ -2,9 +2,9 @@
 //! them, in order.
 //!
 //! ```text
-//! worker                                                              recorder thread
-//! RecorderTap ──► Item::Chunk, Item::Event (in order) ──► ring ──► Outlet
-//!             ◄── emptied chunks ◄────────────────────── ring ◄──
+//! worker                                                        recorder thread
+//! RecorderTap ──► chunks of packets and events, in order ──► ring ──► Outlet
+//!             ◄── emptied chunks ◄──────────────────────── ring ◄──
 //! ```
 //!
 //! A new chunk is allocated only when none came back and the process-wide [`Budget`] has room, so memory
@@ -104,21 +104,28 @@ impl Budget {
 /// What travels over the ring.
 #[derive(Debug)]
 pub(super) enum Item {
-    /// Packets of any recordings of the worker.
+    /// Several entries.
     Chunk(Box<Chunk>),
-    /// Something happened to a recording.
-    Event(Box<RecordingEvent>),
-    /// Packets are missing before the event that follows.
-    Dropped(Box<Dropped>),
+    /// A note that found no chunk to be in.
+    Note(Note),
 }
 
 /// One entry of a chunk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Entry<'a> {
     /// A packet.
     Packet(PacketHead, &'a [u8]),
+    /// What happened between packets.
+    Note(Note),
+}
+
+/// What happens between packets.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// Something happened to a recording.
+    Event(Box<RecordingEvent>),
     /// Packets are missing here.
-    Dropped(Dropped),
+    Dropped(Box<Dropped>),
 }
 
 /// What is known of a recorded packet besides its bytes.
@@ -180,11 +187,11 @@ impl Chunk {
         })
     }
 
-    /// The entries, in order.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    /// Takes the entries out, in order.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry<'_>> {
         let mut rest = self.bytes.as_slice();
-        self.entries.iter().map(move |stored| match *stored {
-            Stored::Dropped(dropped) => Entry::Dropped(dropped),
+        self.entries.drain(..).map(move |stored| match stored {
+            Stored::Note(note) => Entry::Note(note),
             Stored::Packet(head, len) => {
                 let (payload, behind) = rest.split_at(len);
                 rest = behind;
@@ -214,11 +221,11 @@ impl Drop for Chunk {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Stored {
     /// With the length of its payload, in bytes.
     Packet(PacketHead, usize),
-    Dropped(Dropped),
+    Note(Note),
 }
 
 /// The recorder's end of a way.
@@ -274,21 +281,33 @@ impl Inlet {
         }
         let missing = self.take_dropped((record.id, record.leg, record.channel));
         let Some((chunk, _)) = &mut self.open else { return };
-        chunk.entries.extend(missing.map(Stored::Dropped));
+        chunk.entries.extend(missing.map(Stored::Note));
         chunk.entries.push(Stored::Packet(PacketHead::of(record), payload.len()));
         chunk.bytes.extend_from_slice(payload);
     }
 
     fn event(&mut self, event: RecordingEvent) {
-        self.hand_over();
         for leg in [Leg::Caller, Leg::Callee] {
             for channel in [Channel::Rtp, Channel::Rtcp] {
                 if let Some(dropped) = self.take_dropped((event.id(), leg, channel)) {
-                    self.push(Item::Dropped(Box::new(dropped)));
+                    self.note(dropped);
                 }
             }
         }
-        self.push(Item::Event(Box::new(event)));
+        self.note(Note::Event(Box::new(event)));
+    }
+
+    /// Puts a note into the open chunk, or on its way alone if there is none with room.
+    fn note(&mut self, note: Note) {
+        match &mut self.open {
+            Some((chunk, _)) if chunk.entries.len() < Chunk::ENTRIES => {
+                chunk.entries.push(Stored::Note(note));
+            }
+            Some(_) | None => {
+                self.hand_over();
+                self.push(Item::Note(note));
+            }
+        }
     }
 
     fn flush(&mut self, now: Mono) {
@@ -339,8 +358,11 @@ impl Inlet {
         dropped.last = at;
     }
 
-    fn take_dropped(&mut self, key: (RecordingId, Leg, Channel)) -> Option<Dropped> {
-        if self.dropped.is_empty() { None } else { self.dropped.remove(&key) }
+    fn take_dropped(&mut self, key: (RecordingId, Leg, Channel)) -> Option<Note> {
+        if self.dropped.is_empty() {
+            return None;
+        }
+        self.dropped.remove(&key).map(|dropped| Note::Dropped(Box::new(dropped)))
     }
 }
 
@@ -350,7 +372,7 @@ impl Drop for Inlet {
         self.hand_over();
         let mut remainder = self.remainder.lock().unwrap_or_else(PoisonError::into_inner);
         remainder.append(&mut self.overflow);
-        let dropped = self.dropped.drain().map(|(_, dropped)| Item::Dropped(Box::new(dropped)));
+        let dropped = self.dropped.drain().map(|(_, dropped)| Item::Note(Note::Dropped(Box::new(dropped))));
         remainder.extend(dropped);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use super::formats::{Encoder, Notes};
 use super::head::Head;
 use super::names::Names;
 use super::queue::{Dropped, PacketHead};
-use super::sidecar::{Sidecar, channel_name, hex, mark_text, rfc3339};
+use super::sidecar::{Sidecar, channel_name, hex, hex_unless_utf8, mark_text, rfc3339};
 use super::tally::{self, Tally};
 use super::writer::{Flush, Writer};
 use crate::config::RecordConfig;
@@ -31,6 +30,15 @@ pub(super) struct Shared {
     pub(super) folders: Folders,
     /// The identification of the next IPv4 header.
     pub(super) ip_id: u16,
+    /// How many recordings run.
+    pub(super) running: usize,
+}
+
+impl Shared {
+    /// How many bytes of a file wait in memory: less of each when there are many.
+    fn file_buffer_size(&self) -> usize {
+        (self.config.buffer_bytes / 4 / (self.running + 1)).clamp(FILE_BUFFER_MIN, FILE_BUFFER_MAX)
+    }
 }
 
 /// A recording that runs, or that ended and is not safe on the disk yet.
@@ -100,8 +108,7 @@ impl Recording {
         let has_room = self.output.as_ref().is_some_and(|output| output.files[index].writer.has_room());
         if !has_room {
             let PacketHead { id, leg, channel, at, .. } = *packet;
-            let cause = self.trouble.clone().unwrap_or_default();
-            self.miss(&Dropped { id, leg, channel, packets: 1, first: at, last: at }, &cause);
+            self.miss(&Dropped { id, leg, channel, packets: 1, first: at, last: at }, None);
             return;
         }
         let notes = self.take_notes(packet.leg, packet.channel);
@@ -117,19 +124,23 @@ impl Recording {
 
     /// Takes note of packets that did not even reach the recorder.
     pub(super) fn dropped(&mut self, dropped: &Dropped) {
-        if self.missing.iter().all(Option::is_none) {
+        let is_first = self.missing.iter().all(Option::is_none) && self.tally.gaps.is_empty();
+        if is_first {
             warn!(
                 call_id = %self.start.call_id,
                 "recording degraded: packets are missing, as the disk is too slow for the recorder"
             );
         }
-        self.miss(dropped, "no memory left while the disk was slow");
+        self.miss(dropped, Some("no memory left while the disk was slow"));
     }
 
     /// The call was changed by a command.
     pub(super) fn facts(&mut self, to_tag: Option<Tag>, legs: [LegFacts; 2]) {
-        if to_tag.is_some() {
-            self.start.to_tag = to_tag;
+        if let Some(tag) = to_tag
+            && self.start.to_tag.as_ref() != Some(&tag)
+        {
+            self.comment(id_text("to-tag", tag.as_bytes()));
+            self.start.to_tag = Some(tag);
         }
         self.start.legs = legs;
     }
@@ -137,7 +148,7 @@ impl Recording {
     /// Something happened that a reader should see here.
     pub(super) fn mark(&mut self, at: Now, mark: &Mark) {
         self.tally.mark(at, mark);
-        self.comment(mark_text(mark));
+        self.comment(mark_text(at.wall, mark));
     }
 
     /// The recording is over; [`Self::complete`] must follow.
@@ -178,12 +189,14 @@ impl Recording {
     /// Whether nothing keeps the files of an ended recording open any more. `at_once`: waiting is over.
     pub(super) fn is_complete(&self, now: Instant, at_once: bool) -> bool {
         let Some((_, _, since)) = self.ended else { return false };
-        !self.is_in_trouble() || at_once || now.saturating_duration_since(since) >= PATIENCE
+        let is_over = at_once || now.saturating_duration_since(since) >= PATIENCE;
+        is_over || self.output.is_none() || !self.is_in_trouble()
     }
 
     /// Hands the files of an ended recording over; `None` if it never had any.
-    pub(super) fn complete(mut self, shared: &Shared) -> Option<Job> {
+    pub(super) fn complete(mut self, shared: &Shared, now: Instant) -> Option<Job> {
         let (at, reason, _) = self.ended?;
+        self.flush(now, Writer::is_failing);
         let Some(mut output) = self.output.take() else {
             let cause = self.trouble.unwrap_or_default();
             error!(call_id = %self.start.call_id, "recording failed, nothing could be written: {cause}");
@@ -215,7 +228,7 @@ impl Recording {
                 let comments = self.section_comments();
                 let files = created.files.into_iter().map(|(file, part)| {
                     let encoder = Encoder::new(&shared.config);
-                    let mut writer = Writer::new(file, !shared.config.compat);
+                    let mut writer = Writer::new(file, shared.file_buffer_size(), !shared.config.compat);
                     writer.append(now, 0, |out| encoder.begin(&comments, out));
                     OpenFile { writer, encoder, part }
                 });
@@ -226,13 +239,13 @@ impl Recording {
                     target: created.target,
                 });
                 self.trouble = None;
-                info!(call_id = %self.start.call_id, file = ?self.path(0), "recording started");
+                info!(call_id = %self.start.call_id, file = %self.path(0), "recording started");
                 self.flush(now, |_| true);
             }
             Err(error) => {
                 if self.trouble.is_none() {
-                    let file = self.names.file(0, 1);
-                    warn!(call_id = %self.start.call_id, ?file, "recording degraded, cannot create: {error}");
+                    let file = self.path(0);
+                    warn!(call_id = %self.start.call_id, %file, "recording degraded, cannot create: {error}");
                 }
                 self.trouble = Some(error.to_string());
                 self.retry_at = now + RETRY_PERIOD;
@@ -281,18 +294,19 @@ impl Recording {
     }
 
     fn flush(&mut self, now: Instant, which: impl Fn(&Writer) -> bool) {
-        let Some(output) = &mut self.output else { return };
         let mut is_failing = false;
-        for index in 0..output.files.len() {
-            let OpenFile { writer, part, .. } = &mut output.files[index];
+        for index in 0..self.names.files() {
+            let Some(output) = &mut self.output else { return };
+            let writer = &mut output.files[index].writer;
             let outcome = if which(writer) { writer.flush(now) } else { Flush::Done };
             is_failing |= writer.is_failing();
-            let file = output.spool.path_of(part);
+            let call_id = &self.start.call_id;
             match outcome {
                 Flush::Done | Flush::StillFailing => {}
-                Flush::Recovered => info!(call_id = %self.start.call_id, ?file, "recording goes on"),
+                Flush::Recovered => info!(%call_id, file = %self.path(index), "recording goes on"),
                 Flush::Failed(error) => {
-                    warn!(call_id = %self.start.call_id, ?file, "recording degraded, cannot write: {error}");
+                    let file = self.path(index);
+                    warn!(%call_id, %file, "recording degraded, cannot write: {error}");
                     self.trouble = Some(error.to_string());
                 }
             }
@@ -302,14 +316,18 @@ impl Recording {
         }
     }
 
-    /// Counts packets that are missing before the next one of their stream.
-    fn miss(&mut self, dropped: &Dropped, cause: &str) {
+    /// Counts packets that are missing before the next one of their stream, for the trouble there is unless
+    /// `cause` says otherwise.
+    fn miss(&mut self, dropped: &Dropped, cause: Option<&str>) {
         match &mut self.missing[tally::index(dropped.leg, dropped.channel)] {
             Some((sum, _)) => {
                 sum.packets += dropped.packets;
                 sum.last = dropped.last;
             }
-            none => *none = Some((*dropped, cause.to_owned())),
+            none => {
+                let cause = cause.or(self.trouble.as_deref()).unwrap_or_default();
+                *none = Some((*dropped, cause.to_owned()));
+            }
         }
     }
 
@@ -343,8 +361,9 @@ impl Recording {
 
     fn section_comments(&self) -> Vec<String> {
         let RecordingStart { call_id, from_tag, to_tag, at, .. } = &self.start;
-        let mut comments = vec![format!("call-id: {call_id}"), format!("from-tag: {from_tag}")];
-        comments.extend(to_tag.as_ref().map(|tag| format!("to-tag: {tag}")));
+        let mut comments =
+            vec![id_text("call-id", call_id.as_bytes()), id_text("from-tag", from_tag.as_bytes())];
+        comments.extend(to_tag.as_ref().map(|tag| id_text("to-tag", tag.as_bytes())));
         comments.push(format!("start: {}", rfc3339(at.wall)));
         comments
     }
@@ -357,11 +376,28 @@ impl Recording {
         self.names.file_of(is_ours, packet.channel)
     }
 
-    fn path(&self, index: usize) -> Option<PathBuf> {
-        self.output.as_ref().map(|output| output.spool.path_of(&output.files[index].part))
+    /// A file, for messages.
+    fn path(&self, index: usize) -> String {
+        match &self.output {
+            Some(output) => output.spool.path_of(&output.files[index].part).display().to_string(),
+            None => self.names.file(index, 1).to_string_lossy().into_owned(),
+        }
     }
 }
 
+/// An id for a comment, with its exact bytes if it is no text.
+fn id_text(name: &str, id: &[u8]) -> String {
+    let text = String::from_utf8_lossy(id);
+    match hex_unless_utf8(id) {
+        None => format!("{name}: {text}"),
+        Some(hex) => format!("{name}: {text} (hex {hex})"),
+    }
+}
+
+/// What is gained by a larger buffer is little, in bytes.
+const FILE_BUFFER_MAX: usize = 16 << 10;
+/// What is lost by a smaller one is much, in bytes.
+const FILE_BUFFER_MIN: usize = 4 << 10;
 /// How long the disk may refuse the end of a recording until we give it up.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait before the folder is tried again.

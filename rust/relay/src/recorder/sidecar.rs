@@ -23,7 +23,11 @@ pub(super) struct Sidecar {
     /// The same for all media of a call.
     call: String,
     from_tag: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_tag_hex: Option<String>,
     to_tag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_tag_hex: Option<String>,
     scope: &'static str,
     /// Whose packets, if not both parties'.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,13 +70,16 @@ impl Sidecar {
             Coverage::Named { leg, .. } => ("named", Some(leg.name())),
         };
         let call_id = start.call_id.as_bytes();
+        let from_tag = start.from_tag.as_bytes();
         Self {
             version: 1,
             call_id: start.call_id.to_string(),
-            call_id_hex: str::from_utf8(call_id).is_err().then(|| hex(call_id)),
-            call: call_key(call_id, start.from_tag.as_bytes()),
+            call_id_hex: hex_unless_utf8(call_id),
+            call: call_key(call_id, from_tag),
             from_tag: start.from_tag.to_string(),
+            from_tag_hex: hex_unless_utf8(from_tag),
             to_tag: start.to_tag.as_ref().map(ToString::to_string),
+            to_tag_hex: start.to_tag.as_ref().and_then(|tag| hex_unless_utf8(tag.as_bytes())),
             scope,
             leg,
             format: match format {
@@ -116,6 +123,11 @@ pub(super) struct FileFacts {
 /// `bytes` in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The exact bytes of an id, if its text form has lost some.
+pub(super) fn hex_unless_utf8(id: &[u8]) -> Option<String> {
+    str::from_utf8(id).is_err().then(|| hex(id))
 }
 
 /// A time for people, in UTC with nanoseconds.
@@ -266,19 +278,20 @@ struct Ended {
 }
 
 /// A mark in words, for comments.
-pub(super) fn mark_text(mark: &Mark) -> String {
+pub(super) fn mark_text(at: Wall, mark: &Mark) -> String {
+    let at = rfc3339(at);
     match mark {
         Mark::Latched { leg, channel, source } => {
-            format!("latched: {} {} comes from {source}", leg.name(), channel_name(*channel))
+            format!("latched at {at}: {} {} comes from {source}", leg.name(), channel_name(*channel))
         }
         Mark::Relatched { leg, channel, from, to } => {
-            format!("relatched: {} {} moved from {from} to {to}", leg.name(), channel_name(*channel))
+            format!("relatched at {at}: {} {} moved from {from} to {to}", leg.name(), channel_name(*channel))
         }
         Mark::Refused { leg, channel, source } => {
-            format!("refused: {source} is not the source of {} {}", leg.name(), channel_name(*channel))
+            format!("refused at {at}: {source} is not {} {}", leg.name(), channel_name(*channel))
         }
-        Mark::Paused => "paused".to_owned(),
-        Mark::Resumed => "resumed".to_owned(),
+        Mark::Paused => format!("paused at {at}"),
+        Mark::Resumed => format!("resumed at {at}"),
     }
 }
 

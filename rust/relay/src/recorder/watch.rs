@@ -64,9 +64,13 @@ impl FolderWatch {
         self.working_ms.store(self.elapsed_ms(), Ordering::Relaxed);
     }
 
-    /// The recorder waits for more to do. `is_refusing`: the disk refuses what it writes.
-    pub(super) fn work_ends(&self, is_refusing: bool) {
+    /// The recorder waits for more to do.
+    pub(super) fn work_ends(&self) {
         self.working_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Says whether the disk refuses what the recorder writes.
+    pub(super) fn set_refusing(&self, is_refusing: bool) {
         self.is_refusing.store(is_refusing, Ordering::Relaxed);
     }
 

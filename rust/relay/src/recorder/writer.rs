@@ -33,6 +33,8 @@ pub(super) struct Writer<S = File> {
     storage: S,
     /// Whole records that are not in the file yet.
     buffer: Vec<u8>,
+    /// A buffer of this many bytes is full.
+    buffer_size: usize,
     /// How many packets are among them.
     packets: u64,
     dirty_since: Option<Instant>,
@@ -58,11 +60,13 @@ pub(super) enum Flush {
 }
 
 impl<S: Storage> Writer<S> {
-    /// A writer for an empty file; `hashed`: with a SHA-256 of everything written.
-    pub(super) fn new(storage: S, hashed: bool) -> Self {
+    /// A writer for an empty file that writes after `buffer_size` bytes at once; `hashed`: with a SHA-256 of
+    /// everything written.
+    pub(super) fn new(storage: S, buffer_size: usize, hashed: bool) -> Self {
         Self {
             storage,
             buffer: Vec::new(),
+            buffer_size,
             packets: 0,
             dirty_since: None,
             len: 0,
@@ -74,11 +78,13 @@ impl<S: Storage> Writer<S> {
 
     /// Whether more can be appended: false while the disk refuses and the buffer is full.
     pub(super) fn has_room(&self) -> bool {
-        self.retry_at.is_none() || self.buffer.len() < BUFFER_SIZE
+        self.retry_at.is_none() || self.buffer.len() < self.buffer_size
     }
 
     /// Appends what `encode` writes: whole records with `packets` packets.
     pub(super) fn append(&mut self, now: Instant, packets: u64, encode: impl FnOnce(&mut Vec<u8>)) {
+        // Room for the record that makes it full, too, so that the buffer need not grow for it.
+        self.buffer.reserve(self.buffer_size.saturating_sub(self.buffer.len()) + RECORD_SIZE_USUAL);
         encode(&mut self.buffer);
         self.packets += packets;
         self.dirty_since.get_or_insert(now);
@@ -89,7 +95,7 @@ impl<S: Storage> Writer<S> {
         match (self.retry_at, self.dirty_since) {
             (Some(at), _) => now >= at,
             (None, Some(since)) => {
-                self.buffer.len() >= BUFFER_SIZE || now.saturating_duration_since(since) >= FLUSH_PERIOD
+                self.buffer.len() >= self.buffer_size || now.saturating_duration_since(since) >= FLUSH_PERIOD
             }
             (None, None) => false,
         }
@@ -156,7 +162,7 @@ impl<S: Storage> Writer<S> {
             digest.update(&self.buffer);
         }
         self.buffer.clear();
-        self.buffer.shrink_to(BUFFER_SIZE + BUFFER_SIZE / 2);
+        self.buffer.shrink_to(self.buffer_size + RECORD_SIZE_USUAL);
         Ok(())
     }
 
@@ -169,8 +175,8 @@ impl<S: Storage> Writer<S> {
     }
 }
 
-/// A full buffer is written at once, in bytes. Larger ones gain little and cost memory for each call.
-const BUFFER_SIZE: usize = 16 << 10;
+/// More than most records have, in bytes.
+const RECORD_SIZE_USUAL: usize = 512;
 /// How long a packet stays in memory, at most.
 const FLUSH_PERIOD: Duration = Duration::from_secs(1);
 /// How long to wait before the disk is tried again.
@@ -183,7 +189,7 @@ mod tests {
     #[test]
     fn a_torn_write_is_cut_back_and_tried_again() {
         let now = Instant::now();
-        let mut writer = Writer::new(Tiny { room: 10, ..Tiny::default() }, true);
+        let mut writer = Writer::new(Tiny { room: 10, ..Tiny::default() }, BUFFER_SIZE, true);
         writer.append(now, 1, |out| out.extend_from_slice(b"12345678"));
         assert!(matches!(writer.flush(now), Flush::Done));
         writer.append(now, 1, |out| out.extend_from_slice(b"abcdef"));
@@ -204,7 +210,8 @@ mod tests {
     #[test]
     fn a_cut_that_fails_is_made_up_before_the_next_write() {
         let now = Instant::now();
-        let mut writer = Writer::new(Tiny { room: 3, is_frozen: true, ..Tiny::default() }, false);
+        let mut writer =
+            Writer::new(Tiny { room: 3, is_frozen: true, ..Tiny::default() }, BUFFER_SIZE, false);
         writer.append(now, 1, |out| out.extend_from_slice(b"abcdef"));
         assert!(matches!(writer.flush(now), Flush::Failed(_)));
         assert_eq!(writer.storage.bytes, b"abc");
@@ -216,7 +223,7 @@ mod tests {
     #[test]
     fn a_buffer_that_cannot_be_written_stops_growing() {
         let now = Instant::now();
-        let mut writer = Writer::new(Tiny::default(), false);
+        let mut writer = Writer::new(Tiny::default(), BUFFER_SIZE, false);
         writer.append(now, 1, |out| out.push(0));
         writer.flush(now);
         while writer.has_room() {
@@ -225,6 +232,8 @@ mod tests {
         assert!(writer.buffer.len() < BUFFER_SIZE + 1000);
         assert_eq!(writer.discard(), 18);
     }
+
+    const BUFFER_SIZE: usize = 16 << 10;
 
     /// A disk with room for a few bytes.
     #[derive(Default)]

@@ -44,7 +44,7 @@ impl Bench {
         let (tap, outlet) = queue::way(&Budget::new(config.buffer_bytes, 1));
         let (finished, jobs) = unbounded();
         let folders = Folders::new(&config).unwrap();
-        let shared = Shared { config, folders, ip_id: 0 };
+        let shared = Shared { config, folders, ip_id: 0, running: 0 };
         let drain = Drain::new(vec![outlet], shared, finished, FolderWatch::unusable());
         Self { folder, tap, drain, jobs }
     }
@@ -70,6 +70,12 @@ impl Bench {
 
     pub(super) fn end(&mut self, id: u64, ms: u64, reason: EndReason) {
         self.tap.event(RecordingEvent::End { id: RecordingId(id), at: at(ms), reason });
+    }
+
+    /// Lets the recorder work on what was given so far.
+    pub(super) fn work(&mut self) {
+        self.tap.flush(Mono(u64::MAX));
+        self.drain.drain();
     }
 
     pub(super) fn finish(self) -> Recorded {

@@ -5,9 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, Mark, RecordingEvent, RecordingId};
+use rtpproxy_core::time::Now;
 use sha2::{Digest, Sha256};
 
-use super::super::queue::{Budget, Entry, Item, way};
+use super::super::queue::{Budget, Entry, Item, Note, way};
 use super::super::sidecar::hex;
 use super::bench::{Bench, addrs, at, record, rtp, rtp_of, ssrc};
 use super::read;
@@ -99,9 +100,13 @@ fn the_sidecar_tells_what_is_in_the_file() {
 
     let file = read::pcapng(&recorded.bytes("call-1=f.pcapng"));
     let comments: Vec<_> = file.real().map(|packet| packet.comments.clone()).collect();
-    assert_eq!(comments[0], ["latched: caller rtp comes from 192.0.2.10:4000"]);
-    assert_eq!(comments[2], ["paused", "resumed"]);
-    assert_eq!(file.totals[0].comments, ["paused"]);
+    assert_eq!(
+        comments[0],
+        ["latched at 2023-11-14T22:13:20.123456789Z: caller rtp comes from 192.0.2.10:4000"]
+    );
+    let paused = "paused at 2023-11-14T22:13:20.143456789Z";
+    assert_eq!(comments[2], [paused, "resumed at 2023-11-14T22:13:20.643456789Z"]);
+    assert_eq!(file.totals[0].comments, ["paused at 2023-11-14T22:13:20.723456789Z"]);
 
     let json = recorded.json("call-1=f.json");
     assert_eq!((&json["call_id"], &json["call"]), (&"call-1".into(), &"call=f".into()));
@@ -259,31 +264,33 @@ fn without_memory_packets_are_dropped_counted_and_missed_in_the_file() {
 
 #[test]
 fn packets_and_events_keep_their_order() {
-    let (mut tap, mut outlet) = way(&Budget::new(1 << 20, 1));
+    let (mut tap, mut outlet) = way(&Budget::new(16 << 20, 1));
     let id = RecordingId(1);
-    // More events than the ring holds, so that some overflow; a packet before each.
     for n in 0..3000_u64 {
         tap.packet(&record(1, Leg::Caller, Channel::Rtp, n), &n.to_be_bytes());
         tap.event(RecordingEvent::Mark { id, at: at(n), mark: Mark::Paused });
+        tap.flush(at(n).mono);
+    }
+    // Without an open chunk, an event goes alone; more of them than the ring holds.
+    for n in 3000..6000 {
+        tap.flush(at(1_000_000).mono);
+        tap.event(RecordingEvent::Mark { id, at: at(n), mark: Mark::Paused });
     }
     drop(tap);
-    let mut next = 0_u64;
+    let mut order = Vec::new();
     while let Some(item) = outlet.next() {
         match item {
-            Item::Chunk(chunk) => {
-                let entries: Vec<_> = chunk.entries().collect();
-                let [Entry::Packet(packet, payload)] = entries[..] else { panic!("{entries:?}") };
-                assert_eq!((packet.at, payload), (at(next), &next.to_be_bytes()[..]));
-            }
-            Item::Event(event) => {
-                assert_eq!(*event, RecordingEvent::Mark { id, at: at(next), mark: Mark::Paused });
-                next += 1;
-            }
-            // The memory for chunks is used up.
-            Item::Dropped(dropped) => assert_eq!((dropped.packets, dropped.first), (1, at(next))),
+            Item::Note(note) => order.extend(mark_of(note)),
+            Item::Chunk(mut chunk) => order.extend(chunk.drain().map(|entry| match entry {
+                Entry::Packet(packet, payload) => (packet.at, Some(payload.to_vec())),
+                Entry::Note(note) => mark_of(note).unwrap(),
+            })),
         }
     }
-    assert_eq!(next, 3000);
+    let packets_and_marks =
+        (0..3000_u64).flat_map(|n| [(at(n), Some(n.to_be_bytes().to_vec())), (at(n), None)]);
+    let expected: Vec<_> = packets_and_marks.chain((3000..6000).map(|n| (at(n), None))).collect();
+    assert!(order == expected);
 }
 
 #[test]
@@ -310,4 +317,14 @@ fn a_recording_that_nothing_was_sent_to_is_closed_all_the_same() {
     let file = read::pcapng(&recorded.bytes("call=f.pcapng"));
     assert!(file.packets.is_empty());
     assert!(recorded.json("call=f.json")["first_packet"].is_null());
+}
+
+fn mark_of(note: Note) -> Option<(Now, Option<Vec<u8>>)> {
+    match note {
+        Note::Event(event) => match *event {
+            RecordingEvent::Mark { at, .. } => Some((at, None)),
+            other => panic!("unexpected {other:?}"),
+        },
+        Note::Dropped(_) => None,
+    }
 }

@@ -47,7 +47,7 @@ fn a_name_in_use_is_never_overwritten() {
 fn a_file_that_appears_meanwhile_is_not_overwritten() {
     let mut bench = Bench::new(RecordConfig::default());
     bench.start(1, b"call", Coverage::Call);
-    bench.drain.drain();
+    bench.work();
     std::fs::write(bench.folder.path().join("call=f.pcapng"), "theirs").unwrap();
     let recorded = bench.finish();
     assert_eq!(recorded.names(), ["call=f-2.pcapng", "call=f.json", "call=f.pcapng"]);
@@ -89,7 +89,7 @@ fn with_a_spool_folder_only_complete_files_appear() {
     let config = RecordConfig { spool: Some(spool.path().to_owned()), ..RecordConfig::default() };
     let mut bench = Bench::new(config);
     bench.start(1, b"call", Coverage::Call);
-    bench.drain.drain();
+    bench.work();
     assert!(spool.path().join("call=f.pcapng.part").exists());
     assert_eq!(std::fs::read_dir(bench.folder.path()).unwrap().count(), 0);
     let recorded = bench.finish();
@@ -123,7 +123,7 @@ fn a_folder_that_is_missing_at_first_costs_only_the_packets_until_then() {
     bench.start(2, b"lost", Coverage::Call);
     bench.packet(1, Leg::Caller, Channel::Rtp, 1, &rtp(Leg::Caller, 1));
     bench.end(2, 5, EndReason::Deleted);
-    bench.drain.drain();
+    bench.work();
     std::fs::create_dir(&inner).unwrap();
     bench.drain.sweep(Instant::now() + Duration::from_secs(1));
     bench.packet(1, Leg::Caller, Channel::Rtp, 2, &rtp(Leg::Caller, 2));

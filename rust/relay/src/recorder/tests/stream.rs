@@ -67,7 +67,7 @@ fn pcapng_of_one_party_has_its_letter_in_the_name() {
     bench.start(1, b"call", Coverage::Stream(Leg::Caller));
     bench.packet(1, Leg::Caller, Channel::Rtp, 1, &rtp(Leg::Caller, 1));
     bench.packet(1, Leg::Caller, Channel::Rtcp, 2, b"rtcp");
-    bench.drain.drain();
+    bench.work();
     let recorded = bench.finish();
     assert_eq!(recorded.names(), ["call=f.o.json", "call=f.o.pcapng"]);
     let file = read::pcapng(&recorded.bytes("call=f.o.pcapng"));
@@ -104,7 +104,7 @@ fn compat_writes_in_place_replaces_and_has_no_sidecar() {
     let mut bench = Bench::new(RecordConfig { compat: true, ..adhoc() });
     std::fs::write(bench.folder.path().join("call=f.o.rtp"), "old").unwrap();
     bench.start(1, b"call", Coverage::Stream(Leg::Caller));
-    bench.drain.drain();
+    bench.work();
     let path = bench.folder.path().join("call=f.o.rtp");
     assert_eq!(std::fs::read(&path).unwrap(), b"");
     let plain = std::fs::File::create(bench.folder.path().join("plain")).unwrap();
