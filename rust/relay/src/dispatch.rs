@@ -7,9 +7,9 @@
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use foldhash::quality::RandomState;
 use rtpproxy_core::command::{CallId, Command, ErrorCode, Reply};
 use rtpproxy_core::front::{Accepted, Front, Origin, Request};
@@ -160,14 +160,15 @@ pub(crate) enum Job {
 /// The way to one worker.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    jobs: Sender<Job>,
+    /// When the worker's end is dropped, this channel drops the jobs that wait in it, and that answers them.
+    jobs: SyncSender<Job>,
     waker: Waker,
 }
 
 impl Lane {
     /// A lane to the worker that `waker` wakes, and the worker's end of it.
     pub(crate) fn new(waker: Waker) -> (Self, Receiver<Job>) {
-        let (jobs, receiver) = bounded(LANE_LEN);
+        let (jobs, receiver) = mpsc::sync_channel(LANE_LEN);
         (Self { jobs, waker }, receiver)
     }
 
@@ -313,3 +314,99 @@ impl std::fmt::Debug for Done {
 
 /// Commands that may wait for one worker. A worker takes far less than a second for them.
 const LANE_LEN: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use rtpproxy_core::config::FrontConfig;
+
+    use super::*;
+    use crate::io::{EpollIo, MediaIo};
+    use crate::notifier::Notifier;
+
+    /// A handle to lanes whose other ends the test holds.
+    fn handle(workers: usize) -> (RelayHandle, Vec<Receiver<Job>>, Vec<EpollIo>) {
+        let ios: Vec<EpollIo> = (0..workers).map(|_| EpollIo::new(0).unwrap()).collect();
+        let (lanes, jobs) = ios.iter().map(|io| Lane::new(io.waker())).unzip();
+        let front = Front::new(FrontConfig::default());
+        let notify = Notifier::start().unwrap().handle();
+        let sessions = Arc::new(Sessions::new(1000));
+        (RelayHandle::new(front, lanes, Arc::default(), sessions, notify), jobs, ios)
+    }
+
+    fn submit(handle: &RelayHandle, command: &str) -> Receiver<Vec<u8>> {
+        let (sender, receiver) = mpsc::channel();
+        let done = Box::new(move |reply| drop(sender.send(reply)));
+        handle.submit(command.as_bytes(), Origin::default(), done);
+        receiver
+    }
+
+    #[test]
+    fn the_commands_of_a_call_meet_on_one_worker() {
+        let (handle, jobs, _ios) = handle(4);
+        for number in 0..64 {
+            for command in [format!("D call{number} f"), format!("Q call{number} f t")] {
+                submit(&handle, &command);
+            }
+        }
+        let lens: Vec<usize> = jobs.iter().map(|jobs| jobs.try_iter().count()).collect();
+        assert_eq!(lens.iter().sum::<usize>(), 128);
+        assert!(lens.iter().all(|len| len % 2 == 0 && (2..128).contains(len)), "{lens:?}");
+    }
+
+    #[test]
+    fn without_its_worker_a_request_fails_and_is_counted() {
+        let (handle, jobs, _ios) = handle(2);
+        let waiting = submit(&handle, "D call f");
+        let gathering = submit(&handle, "I");
+        drop(jobs);
+        assert_eq!(waiting.recv().unwrap(), b"E81\n");
+        assert_eq!(gathering.recv().unwrap(), b"E81\n");
+        assert_eq!(submit(&handle, "D call f").recv().unwrap(), b"E81\n");
+        assert_eq!(submit(&handle, "X").recv().unwrap(), b"E81\n");
+        assert_eq!(submit(&handle, "V").recv().unwrap(), b"20040107\n");
+        let counted = handle.desk.front().counters(&Stats::default(), false, &[(*b"ncmds_errs").into()]);
+        assert_eq!(counted.encode(), b"4\n");
+    }
+
+    #[test]
+    fn one_lost_worker_spoils_what_all_must_answer() {
+        let (handle, mut jobs, _ios) = handle(3);
+        let reply = submit(&handle, "G nsess_created");
+        drop(jobs.pop());
+        for jobs in &jobs {
+            let Ok(Job::Stats(part)) = jobs.try_recv() else { panic!("no question came") };
+            part.finish(&Stats::default());
+        }
+        assert_eq!(reply.recv().unwrap(), b"E81\n");
+    }
+
+    #[test]
+    fn figures_are_summed_once_all_have_answered() {
+        let (handle, jobs, _ios) = handle(3);
+        let reply = submit(&handle, "G nsess_created npkts_rcvd");
+        for (number, jobs) in jobs.iter().enumerate() {
+            assert!(reply.try_recv().is_err());
+            let Ok(Job::Stats(part)) = jobs.try_recv() else { panic!("no question came") };
+            part.finish(&Stats { nsess_created: 1, npkts_rcvd: number as u64, ..Stats::default() });
+        }
+        assert_eq!(reply.recv().unwrap(), b"3 3\n");
+    }
+
+    #[test]
+    fn a_worker_far_behind_takes_no_more() {
+        let (handle, jobs, _ios) = handle(1);
+        let replies: Vec<_> = (0..LANE_LEN + 1).map(|_| submit(&handle, "D call f")).collect();
+        assert_eq!(replies[LANE_LEN].recv().unwrap(), b"E81\n");
+        assert!(replies[0].try_recv().is_err());
+        assert_eq!(jobs[0].try_iter().count(), LANE_LEN);
+    }
+
+    #[test]
+    fn every_job_wakes_its_worker() {
+        let (handle, _jobs, mut ios) = handle(1);
+        submit(&handle, "D call f");
+        let start = std::time::Instant::now();
+        ios[0].gather(std::time::Duration::from_secs(5)).unwrap();
+        assert!(start.elapsed() < std::time::Duration::from_secs(4));
+    }
+}

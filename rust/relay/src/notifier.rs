@@ -71,7 +71,7 @@ impl Notifier {
         let thread = thread::Builder::new()
             .name("notifier".to_owned())
             .spawn(move || Delivery::default().run(&queue, &stopped))?;
-        let shared = Shared { subscribers: Mutex::default(), lost: AtomicU64::new(0) };
+        let shared = Shared { subscribers: Mutex::new(Some(Vec::new())), lost: AtomicU64::new(0) };
         let handle = NotifyHandle { jobs, shared: Arc::new(shared) };
         Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
     }
@@ -84,7 +84,7 @@ impl Notifier {
 
 impl Drop for Notifier {
     fn drop(&mut self) {
-        self.handle.subscribers().clear();
+        *self.handle.subscribers() = None;
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -113,10 +113,12 @@ impl NotifyHandle {
         }
     }
 
-    /// Gets the notifications to in-process targets from now on.
+    /// Gets the notifications to in-process targets from now on: none if the notifier has ended.
     pub fn subscribe(&self) -> Events {
         let (sender, receiver) = bounded(QUEUE_LEN);
-        self.subscribers().push(sender);
+        if let Some(subscribers) = &mut *self.subscribers() {
+            subscribers.push(sender);
+        }
         Events(receiver)
     }
 
@@ -126,7 +128,9 @@ impl NotifyHandle {
     }
 
     fn publish(&self, notice: &Notice) {
-        self.subscribers().retain(|subscriber| match subscriber.try_send(notice.clone()) {
+        let mut subscribers = self.subscribers();
+        let Some(subscribers) = &mut *subscribers else { return };
+        subscribers.retain(|subscriber| match subscriber.try_send(notice.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
                 self.count_lost(&format_args!("in-process target {}", notice.number));
@@ -143,7 +147,7 @@ impl NotifyHandle {
         }
     }
 
-    fn subscribers(&self) -> std::sync::MutexGuard<'_, Vec<Sender<Notice>>> {
+    fn subscribers(&self) -> std::sync::MutexGuard<'_, Option<Vec<Sender<Notice>>>> {
         self.shared.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -192,7 +196,8 @@ pub struct EventsEnded;
 
 #[derive(Debug)]
 struct Shared {
-    subscribers: Mutex<Vec<Sender<Notice>>>,
+    /// `None` after the end.
+    subscribers: Mutex<Option<Vec<Sender<Notice>>>>,
     lost: AtomicU64,
 }
 
@@ -541,5 +546,6 @@ mod tests {
         drop(notifier);
         assert_eq!(events.by_ref().count(), QUEUE_LEN);
         assert_eq!(events.next_within(Duration::ZERO), Err(EventsEnded));
+        assert_eq!(handle.subscribe().next_within(Duration::ZERO), Err(EventsEnded));
     }
 }

@@ -2,9 +2,9 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
 use rtpproxy_core::effects::{MediaPort, Out, Packet};
 use rtpproxy_core::engine::{Arrival, Engine};
 use rtpproxy_core::recording::EndReason;

@@ -13,7 +13,7 @@ use rtpproxy_core::addr::LocalAddr;
 use rtpproxy_core::command::{Command, ErrorCode, Reply};
 use rtpproxy_core::config::{FrontConfig, ListenAddr};
 use rtpproxy_core::front::Origin;
-use rtpproxy_relay::config::Config;
+use rtpproxy_relay::config::{Config, RecordConfig, RecordFormat};
 use rtpproxy_relay::{Relay, RelayHandle, StartError};
 
 #[test]
@@ -170,6 +170,40 @@ fn an_address_that_is_not_ours_cannot_be_bound() {
     assert_eq!(text(&handle, "Ul192.0.2.77 a 0 0 f"), "E72\n");
     assert!(text(&handle, "U a 0 0 f").contains("127.0.0.1"));
     assert_eq!(text(&handle, "Ll192.0.2.77 a 0 0 f t"), "E71\n");
+}
+
+#[test]
+fn a_recording_shows_the_address_that_each_packet_was_sent_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = RecordConfig {
+        folder: Some(folder.path().to_owned()),
+        format: RecordFormat::Pcap,
+        sip_head: false,
+        ..RecordConfig::default()
+    };
+    let any = [Ipv4Addr::UNSPECIFIED.into()];
+    let relay = Relay::start(Config { record, ..config(2, &any) }, Vec::new()).unwrap();
+    let handle = relay.handle();
+    let (caller, callee) = (Phone::new(V4[0]), Phone::new(V4[0]));
+    let port = |reply: String| reply.trim().parse::<u16>().unwrap();
+    port(text(&handle, &format!("U call {} f", caller.media().1)));
+    let port = port(text(&handle, &format!("L call {} f t", callee.media().1)));
+    assert_eq!(text(&handle, "R call f t"), "0\n");
+    let destinations = [[127, 0, 0, 1], [127, 9, 8, 7], [127, 0, 0, 5]];
+    for (sequence, destination) in destinations.into_iter().enumerate() {
+        caller.rtp.send_to(&rtp(sequence as u16, 1), (Ipv4Addr::from(destination), port)).unwrap();
+        assert_eq!(callee.rtp.recv(&mut [0; 256]).unwrap(), 172);
+    }
+    relay.shutdown();
+    let file = std::fs::read(folder.path().join("call=f.pcap")).unwrap();
+    // A file header; for each packet a record header, Ethernet, IPv4, UDP.
+    let frames: Vec<&[u8]> = file[24..].chunks(16 + 14 + 20 + 8 + 172).map(|record| &record[16..]).collect();
+    assert_eq!(frames.len(), 3);
+    for (frame, destination) in frames.iter().zip(destinations) {
+        assert_eq!(frame[26..30], [127, 0, 0, 1]);
+        assert_eq!(frame[30..34], destination);
+        assert_eq!(frame[36..38], port.to_be_bytes());
+    }
 }
 
 #[test]

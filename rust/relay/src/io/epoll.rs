@@ -217,3 +217,124 @@ const WAKER: u64 = u64::MAX;
 const EVENTS_PER_WAIT: usize = 256;
 
 const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+    use std::time::{Instant, SystemTime};
+
+    use rtpproxy_core::time::Wall;
+
+    use super::*;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// A pair on the first free ports above `from`, as the walk of the port pool would find it.
+    fn open(io: &mut EpollIo, ip: IpAddr, from: u16) -> (PairId, u16) {
+        (from..)
+            .step_by(2)
+            .find_map(|port| match io.add_pair(ip, port) {
+                Ok(id) => Some((id, port)),
+                Err(BindError::Busy) => None,
+                Err(BindError::Failed(error)) => panic!("{error}"),
+            })
+            .unwrap()
+    }
+
+    fn wait(io: &mut EpollIo) -> Vec<MediaPort> {
+        let mut ready = Vec::new();
+        io.wait(Some(Duration::from_secs(5)), &mut ready).unwrap();
+        ready
+    }
+
+    fn now() -> Wall {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Wall(since_epoch.as_nanos() as u64)
+    }
+
+    #[test]
+    fn a_datagram_comes_with_its_time_and_addresses() {
+        let mut io = EpollIo::new(0xb8).unwrap();
+        let phone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (id, port) = open(&mut io, LOOPBACK, 9000);
+        let before = now();
+        phone.send_to(b"rtcp", (LOOPBACK, port + 1)).unwrap();
+        let rtcp = MediaPort { pair: id, channel: Channel::Rtcp };
+        assert_eq!(wait(&mut io), [rtcp]);
+        let mut packet = Packet::new();
+        let datagram = io.receive(rtcp, &mut packet).unwrap();
+        assert_eq!(packet.payload(), b"rtcp");
+        assert_eq!((datagram.from, datagram.to), (phone.local_addr().unwrap(), Some(LOOPBACK)));
+        let stamp = datagram.stamp.unwrap();
+        assert!(before <= stamp && stamp <= now());
+        assert_eq!(io.receive(rtcp, &mut packet), None);
+
+        io.send(MediaPort { pair: id, channel: Channel::Rtp }, datagram.from, b"back").unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(phone.recv_from(&mut buffer).unwrap(), (4, (LOOPBACK, port).into()));
+    }
+
+    #[test]
+    fn on_the_wildcard_each_datagram_tells_where_it_was_sent() {
+        let mut io = EpollIo::new(0xb8).unwrap();
+        let mut packet = Packet::new();
+        let v4 = IpAddr::V4(Ipv4Addr::new(127, 3, 2, 1));
+        let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        for (any, to) in [(Ipv4Addr::UNSPECIFIED.into(), v4), (Ipv6Addr::UNSPECIFIED.into(), v6)] {
+            let (id, port) = open(&mut io, any, 9200);
+            let phone = UdpSocket::bind(if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
+            phone.send_to(b"", (to, port)).unwrap();
+            let rtp = MediaPort { pair: id, channel: Channel::Rtp };
+            assert_eq!(wait(&mut io), [rtp]);
+            let datagram = io.receive(rtp, &mut packet).unwrap();
+            assert_eq!((datagram.from, datagram.to), (phone.local_addr().unwrap(), Some(to)));
+            assert_eq!(packet.payload(), b"");
+        }
+    }
+
+    #[test]
+    fn a_pair_needs_both_ports() {
+        let mut io = EpollIo::new(0xb8).unwrap();
+        let (id, port) = open(&mut io, LOOPBACK, 9400);
+        assert!(matches!(io.add_pair(LOOPBACK, port), Err(BindError::Busy)));
+        // The RTCP port of the lower pair is free, its RTP port is our RTCP port, and the other way round.
+        assert!(matches!(io.add_pair(LOOPBACK, port - 1), Err(BindError::Busy)));
+        assert!(matches!(io.add_pair(LOOPBACK, port + 1), Err(BindError::Busy)));
+        assert_eq!(io.close_pair(id), Some((LOOPBACK, port).into()));
+        assert_eq!(io.close_pair(id), None);
+        assert!(io.add_pair(LOOPBACK, port).is_ok());
+        let elsewhere = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77));
+        assert!(matches!(io.add_pair(elsewhere, port), Err(BindError::Failed(_))));
+    }
+
+    #[test]
+    fn a_closed_pair_is_no_longer_heard() {
+        let mut io = EpollIo::new(0xb8).unwrap();
+        let (id, port) = open(&mut io, LOOPBACK, 9600);
+        let rtp = MediaPort { pair: id, channel: Channel::Rtp };
+        let phone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        phone.send_to(b"late", (LOOPBACK, port)).unwrap();
+        io.close_pair(id);
+        let mut ready = Vec::new();
+        io.wait(Some(Duration::ZERO), &mut ready).unwrap();
+        assert_eq!(ready, []);
+        assert_eq!(io.receive(rtp, &mut Packet::new()), None);
+        assert!(io.send(rtp, phone.local_addr().unwrap(), b"").is_err());
+    }
+
+    #[test]
+    fn being_woken_ends_both_waits() {
+        let mut io = EpollIo::new(0xb8).unwrap();
+        let waker = io.waker();
+        waker.wake();
+        waker.wake();
+        let start = Instant::now();
+        io.gather(Duration::from_secs(5)).unwrap();
+        assert_eq!(wait(&mut io), []);
+        assert!(start.elapsed() < Duration::from_secs(4));
+        // The wait has taken notice: the next one takes its time.
+        io.wait(Some(Duration::from_micros(1500)), &mut Vec::new()).unwrap();
+        io.gather(Duration::from_micros(500)).unwrap();
+        assert!(start.elapsed() >= Duration::from_micros(2500));
+    }
+}
