@@ -21,8 +21,6 @@ mod logging;
 #[cfg(target_os = "linux")]
 mod notify;
 #[cfg(target_os = "linux")]
-mod resolve;
-#[cfg(target_os = "linux")]
 mod settings;
 
 #[cfg(target_os = "linux")]

@@ -1,12 +1,12 @@
 //! Listen addresses and bridge mode: `-l`, `-6` and `-A` together.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtpproxy_core::addr::{Family, LocalAddr};
 use rtpproxy_core::config::ListenAddr;
+use rtpproxy_relay::hostport;
 
 use crate::flags::{Advertise, ListenFlag};
-use crate::resolve::resolve;
 
 /// The addresses that media ports are bound to.
 #[derive(Debug, PartialEq, Eq)]
@@ -170,6 +170,15 @@ impl Bridge<'_> {
 }
 
 /// One address may go without a label: the default, unless the bridge is that already.
+/// The address of `host` in `family`. `*` is the wildcard; `names`: the name service may be asked.
+fn resolve(host: &str, family: Family, names: bool) -> Result<IpAddr, String> {
+    match (host, family) {
+        ("*", Family::V4) => Ok(Ipv4Addr::UNSPECIFIED.into()),
+        ("*", Family::V6) => Ok(Ipv6Addr::UNSPECIFIED.into()),
+        _ => hostport::lookup(host, 0, family, names).map(|addr| addr.ip()),
+    }
+}
+
 fn check_labels(parts: &[Part<'_>], bridged: bool) -> Result<(), String> {
     let plain: Vec<_> = parts.iter().filter(|part| part.label.is_none()).collect();
     if let Some(part) = plain.get(usize::from(!bridged)) {

@@ -1,23 +1,18 @@
 //! Notification targets (`-n`).
 
-use std::net::{IpAddr, SocketAddrV4};
-
-use rtpproxy_core::addr::{Family, parse_port};
-use rtpproxy_core::command::NotifyTarget;
 use rtpproxy_core::config::NotifySpec;
-
-use crate::resolve::resolve;
+use rtpproxy_relay::notifier::parse_target;
 
 /// Reads all `-n`. `names`: host names may be resolved.
 pub(crate) fn targets(texts: &[String], names: bool) -> Result<Vec<NotifySpec>, String> {
     let mut specs = Vec::with_capacity(texts.len());
     for text in texts {
-        if text.is_empty() {
-            return Err("timeout notification socket name too short".into());
+        if text.starts_with("fd:") {
+            return Err(format!(
+                "error adding timeout notification: {text}: descriptors are for in-process use"
+            ));
         }
-        specs.push(
-            target(text, names).map_err(|error| format!("error adding timeout notification: {error}"))?,
-        );
+        specs.push(parse_target(text, names)?);
     }
     let callers = specs.iter().filter(|spec| matches!(spec, NotifySpec::Caller { .. })).count();
     if callers > CALLERS_MAX || specs.len() - callers > FIXED_MAX {
@@ -29,42 +24,13 @@ pub(crate) fn targets(texts: &[String], names: bool) -> Result<Vec<NotifySpec>, 
     Ok(specs)
 }
 
-fn target(text: &str, names: bool) -> Result<NotifySpec, String> {
-    let name: Box<[u8]> = text.as_bytes().into();
-    if let Some(rest) = text.strip_prefix("tcp:") {
-        let (host, port) = rest.rsplit_once(':').ok_or_else(|| format!("{text}: port is missing"))?;
-        let port = parse_port(port.as_bytes())
-            .filter(|port| *port > 0)
-            .ok_or_else(|| format!("{text}: port is invalid"))?;
-        if host == "%%CC_SELF%%" {
-            return Ok(NotifySpec::Caller { name, port });
-        }
-        let IpAddr::V4(ip) = resolve(host, Family::V4, names)? else {
-            return Err(format!("{text}: not an IPv4 address"));
-        };
-        let target = NotifyTarget::Tcp { to: SocketAddrV4::new(ip, port), from: None };
-        return Ok(NotifySpec::Fixed { name, target });
-    }
-    if text.starts_with("fd:") {
-        return Err(format!("{text}: descriptors are for in-process use"));
-    }
-    let path = text.strip_prefix("unix:").unwrap_or(text);
-    if path.is_empty() {
-        return Err(format!("{text}: path is missing"));
-    }
-    if path.len() > UNIX_PATH_MAX {
-        return Err(format!("{path}: path is longer than {UNIX_PATH_MAX} bytes"));
-    }
-    Ok(NotifySpec::Fixed { name, target: NotifyTarget::Unix(path.as_bytes().into()) })
-}
-
 const FIXED_MAX: usize = 64;
 const CALLERS_MAX: usize = 2;
-/// `sun_path` of unix(7) less the closing NUL.
-const UNIX_PATH_MAX: usize = 107;
 
 #[cfg(test)]
 mod tests {
+    use rtpproxy_core::command::NotifyTarget;
+
     use super::*;
 
     fn one(text: &str) -> Result<NotifySpec, String> {

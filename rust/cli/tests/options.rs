@@ -40,7 +40,7 @@ fn a_bad_value_ends_with_its_message() {
         (&["-m", "-5"], "invalid value of the port_min argument, not in the range 1-65535"),
         (&["-m", "40000", "-M", "30000"], "port_min should be less than port_max"),
         (&["-n", ""], "timeout notification socket name too short"),
-        (&["-n", "tcp:127.0.0.1"], "error adding timeout notification: tcp:127.0.0.1: port is missing"),
+        (&["-n", "tcp:127.0.0.1"], "error adding timeout notification: tcp:127.0.0.1: the port is missing"),
         (&["-S", "/tmp"], "-S switch requires -r switch"),
         (&["-s", "stdio:"], "stdio command mode requires -f switch"),
         (&["-T", "0"], "0: max TTL argument is invalid"),

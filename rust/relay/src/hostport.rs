@@ -1,4 +1,4 @@
-//! `HOST[:PORT]` as the control protocol writes it.
+//! `HOST[:PORT]` as flags and the control protocol write it.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
@@ -31,7 +31,11 @@ pub(crate) fn split(text: &str) -> Result<(&str, Option<u16>), String> {
 }
 
 /// The address of `host` in `family`. Names are looked up only if `resolve`.
-pub(crate) fn lookup(host: &str, port: u16, family: Family, resolve: bool) -> Result<SocketAddr, String> {
+///
+/// # Errors
+///
+/// A message that names the host: it is empty, of the other family, or unknown.
+pub fn lookup(host: &str, port: u16, family: Family, resolve: bool) -> Result<SocketAddr, String> {
     if host.is_empty() {
         return Err("the host is empty".to_owned());
     }

@@ -25,7 +25,7 @@ pub mod control;
 mod dispatch;
 #[cfg(target_os = "linux")]
 mod host;
-mod hostport;
+pub mod hostport;
 #[cfg(target_os = "linux")]
 mod io;
 #[cfg(target_os = "linux")]
