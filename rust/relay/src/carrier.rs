@@ -44,11 +44,11 @@ impl<I: MediaIo> Carrier<I> {
                 }
                 Effect::Record(record) => {
                     self.tap.packet(&record, bytes(&record.payload, packet, scratch));
-                    self.flush_by.get_or_insert(now + FLUSH_AFTER);
+                    self.flush_by.get_or_insert(now);
                 }
                 Effect::Recording(event) => {
                     self.tap.event(event);
-                    self.flush_by.get_or_insert(now + FLUSH_AFTER);
+                    self.flush_by.get_or_insert(now);
                 }
                 Effect::Close(id) => {
                     if let Some(local) = self.io.close_pair(id) {
@@ -64,9 +64,8 @@ impl<I: MediaIo> Carrier<I> {
 
     /// Ends a batch: what was recorded is handed over once it is old or much enough.
     pub(crate) fn flush(&mut self, now: Mono) {
-        if let Some(by) = self.flush_by {
-            self.tap.flush(now);
-            self.flush_by = Some(by).filter(|&by| now < by);
+        if self.flush_by.is_some() {
+            self.flush_by = self.tap.flush(now);
         }
     }
 
@@ -119,9 +118,6 @@ impl SendErrors {
         true
     }
 }
-
-/// Longer than the tap keeps anything, short against the wait for the next write.
-const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -45,13 +45,11 @@ impl RecorderTap {
         }
     }
 
-    /// Hands over what is half full or has waited for 20 ms.
+    /// Hands over what is half full or has waited for 20 ms; call it at the end of each batch.
     ///
-    /// Call it at the end of each batch of packets, and every 100 ms at least while something is recorded.
-    pub fn flush(&mut self, now: Mono) {
-        if let Some(inlet) = &mut self.inlet {
-            inlet.flush(now);
-        }
+    /// Returns when to call it again at the latest, if anything is left.
+    pub fn flush(&mut self, now: Mono) -> Option<Mono> {
+        self.inlet.as_mut()?.flush(now)
     }
 
     /// A tap that leads nowhere.
@@ -310,15 +308,15 @@ impl Inlet {
         }
     }
 
-    fn flush(&mut self, now: Mono) {
+    fn flush(&mut self, now: Mono) -> Option<Mono> {
         self.retry_overflow();
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|(chunk, since)| chunk.is_half_full() || now.since(*since) >= CHUNK_AGE)
+        if let Some((chunk, since)) = &self.open
+            && (chunk.is_half_full() || now.since(*since) >= CHUNK_AGE)
         {
             self.hand_over();
         }
+        let retry = (!self.overflow.is_empty()).then_some(now + CHUNK_AGE_MAX);
+        self.open.as_ref().map(|(_, since)| *since + CHUNK_AGE_MAX).or(retry)
     }
 
     fn hand_over(&mut self) {
@@ -384,8 +382,10 @@ impl PacketHead {
     }
 }
 
-/// How long a chunk waits for more packets.
+/// How long a chunk waits for more packets while the worker is awake.
 const CHUNK_AGE: Duration = Duration::from_millis(20);
+/// How long it waits until the worker has to wake up for it: short against the wait for the disk.
+const CHUNK_AGE_MAX: Duration = Duration::from_millis(50);
 /// What a worker can have in any case.
 const CHUNKS_MIN: usize = 2;
 /// Emptied chunks that wait for the worker, at most.

@@ -298,8 +298,10 @@ fn a_chunk_waits_until_it_is_half_full_or_old() {
     let (mut tap, mut outlet) = way(&Budget::new(1 << 20, 1));
     let mut bench_packet = |ms| {
         tap.packet(&record(1, Leg::Caller, Channel::Rtp, ms), &[0; 172]);
-        tap.flush(at(ms).mono);
-        outlet.next().is_some()
+        let again_at = tap.flush(at(ms).mono);
+        let is_handed_over = outlet.next().is_some();
+        assert_eq!(again_at.is_none(), is_handed_over);
+        is_handed_over
     };
     assert!(!bench_packet(0));
     assert!(!bench_packet(19));
