@@ -27,6 +27,8 @@ mod settings;
 pub use app::run;
 #[cfg(target_os = "linux")]
 use app::{complain, say};
+#[cfg(target_os = "linux")]
+pub use settings::relay_settings;
 
 /// Runs the command with `args`, the program's name first, and gives back the exit status.
 #[cfg(not(target_os = "linux"))]

@@ -1,12 +1,12 @@
 //! [`Flags`] to [`Settings`]: ready values for the relay and for the process around it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, RecordScope};
 use rtpproxy_relay::config::{Config, ControlSpec, RecordConfig, RecordFormat, Scheduling};
 
-use crate::flags::Flags;
+use crate::flags::{self, Flags, Request};
 use crate::identity::Identity;
 use crate::listen::{Listen, listen};
 use crate::logging::{Facility, Level};
@@ -90,6 +90,25 @@ impl Settings {
             scheduling: flags.schedule,
         };
         Ok(Self { relay, control, process: process(flags), notes })
+    }
+}
+
+/// What options of the command line mean for a relay in another program: its configuration, and the control
+/// sockets that are named. The environment has no say.
+///
+/// # Errors
+///
+/// The message for whoever chose the options.
+pub fn relay_settings(
+    options: impl IntoIterator<Item = OsString>,
+) -> Result<(Config, Vec<ControlSpec>), String> {
+    match flags::parse(options).map_err(|error| error.to_string())? {
+        Request::Run(flags) => {
+            let named = !flags.control.is_empty();
+            let settings = Settings::new(*flags, None)?;
+            Ok((settings.relay, if named { settings.control } else { Vec::new() }))
+        }
+        Request::Help | Request::Print(_) => Err("not an option of a relay in another program".into()),
     }
 }
 
@@ -221,10 +240,8 @@ const PID_FILE_DEFAULT: &str = "/var/run/rtpproxy.pid";
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use super::*;
-    use crate::flags::{Request, parse};
+    use crate::flags::parse;
 
     fn settings(words: &str) -> Result<Settings, String> {
         let args = words.split_whitespace().map(OsString::from);
@@ -241,6 +258,15 @@ mod tests {
         assert_eq!(format!("{relay:?}"), format!("{defaults:?}"));
         assert_eq!(settings.control, [ControlSpec::Unix("/var/run/rtpproxy.sock".into())]);
         assert!(settings.notes.is_empty());
+    }
+
+    #[test]
+    fn another_program_has_the_control_sockets_it_names() {
+        let options = |words: &'static str| relay_settings(words.split_whitespace().map(OsString::from));
+        let (relay, control) = options("-m 12000 -M 12010").unwrap();
+        assert_eq!((relay.port_min, relay.port_max, control), (12000, 12008, vec![]));
+        assert_eq!(options("-s cunix:/x").unwrap().1, [ControlSpec::Cunix("/x".into())]);
+        assert!(options("-V").is_err());
     }
 
     #[test]

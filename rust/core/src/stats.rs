@@ -140,3 +140,49 @@ impl Stats {
         Some(value)
     }
 }
+
+/// Every counter of `G`.
+pub const COUNTERS: [&str; 29] = [
+    "nsess_created",
+    "nsess_destroyed",
+    "nsess_timeout",
+    "nsess_complete",
+    "nsess_nortp",
+    "nsess_owrtp",
+    "nsess_nortcp",
+    "nsess_owrtcp",
+    "nplrs_created",
+    "nplrs_destroyed",
+    "npkts_rcvd",
+    "npkts_played",
+    "npkts_relayed",
+    "npkts_resizer_in",
+    "npkts_resizer_out",
+    "npkts_resizer_discard",
+    "npkts_discard",
+    "total_duration",
+    "ncmds_rcvd",
+    "ncmds_rcvd_ndups",
+    "ncmds_succd",
+    "ncmds_errs",
+    "ncmds_repld",
+    "rtpa_nsent",
+    "rtpa_nrcvd",
+    "rtpa_ndups",
+    "rtpa_nlost",
+    "rtpa_perrs",
+    "pps_in",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_counter_is_known_by_its_name() {
+        for name in COUNTERS {
+            let counter = Stats::default().counter(name.as_bytes(), &CommandStats::default());
+            assert_eq!(counter.map(|(name, _)| name), Some(name));
+        }
+    }
+}

@@ -116,10 +116,11 @@ impl NotifyHandle {
     /// Gets the notifications to in-process targets from now on: none if the notifier has ended.
     pub fn subscribe(&self) -> Events {
         let (sender, receiver) = bounded(QUEUE_LEN);
+        let lost = Arc::new(AtomicU64::new(0));
         if let Some(subscribers) = &mut *self.subscribers() {
-            subscribers.push(sender);
+            subscribers.push(Subscriber { sender, lost: Arc::clone(&lost) });
         }
-        Events(receiver)
+        Events { receiver, lost }
     }
 
     /// Notifications lost because a queue was full.
@@ -130,9 +131,10 @@ impl NotifyHandle {
     fn publish(&self, notice: &Notice) {
         let mut subscribers = self.subscribers();
         let Some(subscribers) = &mut *subscribers else { return };
-        subscribers.retain(|subscriber| match subscriber.try_send(notice.clone()) {
+        subscribers.retain(|subscriber| match subscriber.sender.try_send(notice.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
+                subscriber.lost.fetch_add(1, Ordering::Relaxed);
                 self.count_lost(&format_args!("in-process target {}", notice.number));
                 true
             }
@@ -147,7 +149,7 @@ impl NotifyHandle {
         }
     }
 
-    fn subscribers(&self) -> std::sync::MutexGuard<'_, Option<Vec<Sender<Notice>>>> {
+    fn subscribers(&self) -> std::sync::MutexGuard<'_, Option<Vec<Subscriber>>> {
         self.shared.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,7 +165,10 @@ pub struct Notice {
 
 /// The notifications to in-process targets, in order. At most 1024 wait; further ones are lost.
 #[derive(Debug)]
-pub struct Events(Receiver<Notice>);
+pub struct Events {
+    receiver: Receiver<Notice>,
+    lost: Arc<AtomicU64>,
+}
 
 impl Events {
     /// The next notification; `None` if none came within `timeout`.
@@ -172,11 +177,16 @@ impl Events {
     ///
     /// The relay has ended and everything was read.
     pub fn next_within(&self, timeout: Duration) -> Result<Option<Notice>, EventsEnded> {
-        match self.0.recv_timeout(timeout) {
+        match self.receiver.recv_timeout(timeout) {
             Ok(notice) => Ok(Some(notice)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(EventsEnded),
         }
+    }
+
+    /// Notifications lost because nobody read them in time.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -185,7 +195,7 @@ impl Iterator for Events {
 
     /// Waits for the next notification; `None` when the relay has ended.
     fn next(&mut self) -> Option<Notice> {
-        self.0.recv().ok()
+        self.receiver.recv().ok()
     }
 }
 
@@ -197,8 +207,14 @@ pub struct EventsEnded;
 #[derive(Debug)]
 struct Shared {
     /// `None` after the end.
-    subscribers: Mutex<Option<Vec<Sender<Notice>>>>,
+    subscribers: Mutex<Option<Vec<Subscriber>>>,
     lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    sender: Sender<Notice>,
+    lost: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]

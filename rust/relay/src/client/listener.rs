@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 #[cfg(unix)]
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::socket_file::SocketFile;
 
 /// A notification target: what a daemon is told with `-n` and named in `U`.
 ///
-/// Lines from all connections come in one queue of at most 1024; while it is full, daemons have to wait.
+/// Lines from all connections come in one queue of at most 1024; while it is full, further ones are lost.
 #[derive(Debug)]
 pub struct NotifyListener {
     target: String,
@@ -58,6 +58,11 @@ impl NotifyListener {
         self.lines.recv_timeout(timeout).ok()
     }
 
+    /// Notifications lost because nobody read them in time.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
     fn open(address: &str) -> io::Result<Self> {
         if let Some(place) = address.strip_prefix("tcp:") {
             let (socket, bound) = tcp(place)?;
@@ -82,7 +87,7 @@ impl NotifyListener {
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let (sender, lines) = bounded(QUEUE_LEN);
-        let shared = Arc::new(Shared { closing: AtomicBool::new(false), open: Mutex::default() });
+        let shared = Arc::new(Shared::default());
         let for_acceptor = Arc::clone(&shared);
         let acceptor = thread::Builder::new()
             .name("notify-accept".to_owned())
@@ -115,9 +120,10 @@ impl Drop for NotifyListener {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     closing: AtomicBool,
+    lost: AtomicU64,
     open: Mutex<HashMap<u64, Socket>>,
 }
 
@@ -152,7 +158,7 @@ fn serve(connection: Socket, number: u64, shared: &Arc<Shared>, lines: &Sender<V
     let (for_reader, lines) = (Arc::clone(shared), lines.clone());
     let reader = thread::Builder::new().name("notify-read".to_owned()).spawn(move || {
         // The end of the connection, or of the listener: nothing to tell anyone.
-        let _ = read(connection, &lines);
+        let _ = read(connection, &lines, &for_reader);
         for_reader.open().remove(&number);
     });
     if reader.is_err() {
@@ -161,13 +167,16 @@ fn serve(connection: Socket, number: u64, shared: &Arc<Shared>, lines: &Sender<V
     reader.map(drop)
 }
 
-fn read(connection: Socket, lines: &Sender<Vec<u8>>) -> io::Result<()> {
+fn read(connection: Socket, lines: &Sender<Vec<u8>>, shared: &Shared) -> io::Result<()> {
     let mut reader = BufReader::new(connection);
     loop {
         let mut line = Vec::new();
         (&mut reader).take(LINE_MAX).read_until(b'\n', &mut line)?;
-        if line.pop() != Some(b'\n') || lines.send(line).is_err() {
+        if line.pop() != Some(b'\n') {
             return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if lines.try_send(line).is_err() {
+            shared.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -262,6 +262,19 @@ fn every_command_has_a_cookie_of_its_own() {
 }
 
 #[test]
+fn notifications_that_nobody_reads_are_counted() {
+    let listener = NotifyListener::bind("tcp:127.0.0.1:0").unwrap();
+    let place = listener.target().strip_prefix("tcp:").unwrap();
+    let mut daemon = std::net::TcpStream::connect(place).unwrap();
+    daemon.write_all(&b"tag\n".repeat(1030)).unwrap();
+    while listener.lost() < 6 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(std::iter::from_fn(|| listener.next_within(Duration::ZERO)).count(), 1024);
+    assert_eq!(listener.lost(), 6);
+}
+
+#[test]
 fn notifications_come_from_every_connection() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("n");
