@@ -1,0 +1,39 @@
+"""A relay for RTP media that records calls, in this process or behind a control socket.
+
+>>> import rtpproxy
+>>> with rtpproxy.Proxy() as relay:
+...     call = relay.start("call-1", "from-a", media=("192.0.2.10", 40000))
+...     answer = relay.lookup("call-1", "from-a", "to-b", media=("192.0.2.20", 40002))
+...     relay.query("call-1", "from-a", "to-b").relayed
+0
+
+:class:`Proxy` runs a relay in this process, :class:`Client` talks to a running one; both have the methods of
+:class:`Calls`.
+"""
+
+from rtpproxy.calls import Calls, Direction, Host, Id, Media
+from rtpproxy.client import Client
+from rtpproxy.errors import Closed, CommandError, ConnectionLost, Error, NotFound, StartError, Timeout
+from rtpproxy.proxy import Proxy
+from rtpproxy.results import Info, Leg, Stats, TimeoutEvent
+
+__all__ = [
+    "Calls",
+    "Client",
+    "Closed",
+    "CommandError",
+    "ConnectionLost",
+    "Direction",
+    "Error",
+    "Host",
+    "Id",
+    "Info",
+    "Leg",
+    "Media",
+    "NotFound",
+    "Proxy",
+    "StartError",
+    "Stats",
+    "Timeout",
+    "TimeoutEvent",
+]

@@ -1,0 +1,70 @@
+from collections.abc import Sequence
+from os import PathLike
+from typing import final
+
+from rtpproxy.calls import Direction, Host, Id, Media
+
+__all__ = ["Door", "run_cli"]
+
+def run_cli(argv: Sequence[str | PathLike[str]]) -> int: ...
+
+@final
+class Door:
+    @staticmethod
+    def relay(options: Sequence[str | PathLike[str]]) -> Door: ...
+    @staticmethod
+    def connect(address: str, timeout_s: float, retries: int, events: str | None) -> Door: ...
+    def start(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None,
+        media: Media | None,
+        codecs: Sequence[int] | None,
+        notify: str | None,
+        weak: bool,
+        asymmetric: bool | None,
+        bind: Host | None,
+        route_to: Host | None,
+        directions: Sequence[Direction] | None,
+        new_port: bool,
+        media_number: int | None,
+    ) -> tuple[int, str | None, bool]: ...
+    def lookup(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id,
+        media: Media | None,
+        codecs: Sequence[int] | None,
+        weak: bool,
+        asymmetric: bool | None,
+        bind: Host | None,
+        route_to: Host | None,
+        directions: Sequence[Direction] | None,
+        new_port: bool,
+        media_number: int | None,
+    ) -> tuple[int, str | None, bool]: ...
+    def record(self, call_id: Id, from_tag: Id, to_tag: Id | None, media_number: int | None) -> None: ...
+    def stop_recording(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None, media_number: int | None
+    ) -> None: ...
+    def stop(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None, weak: bool, media_number: int | None
+    ) -> None: ...
+    def stop_all(self) -> None: ...
+    def stats(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None, media_number: int | None
+    ) -> tuple[int, int, int, int, int]: ...
+    def query(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None, names: Sequence[str], media_number: int | None
+    ) -> dict[str, int | float]: ...
+    def info(self) -> tuple[int, int, int, int, int]: ...
+    def counters(self, names: Sequence[str]) -> dict[str, int | float]: ...
+    def version(self) -> int: ...
+    def feature(self, number: int) -> bool: ...
+    def command(self, text: str | bytes) -> str: ...
+    def next_event(self, timeout_s: float | None) -> bytes | None: ...
+    @property
+    def events_dropped(self) -> int: ...
+    def close(self) -> None: ...

@@ -1,0 +1,230 @@
+"""Carrying :class:`~rtpproxy.calls.Calls` out through the native module."""
+
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeAlias, overload
+
+from rtpproxy._rtpproxy import Door
+from rtpproxy.calls import Calls, Direction, Host, Id, Media
+from rtpproxy.errors import Error
+from rtpproxy.results import Info, Leg, Stats, TimeoutEvent
+
+_Callback: TypeAlias = Callable[[TimeoutEvent], object]
+
+# A callback that hangs must not keep close() from returning.
+_CALLBACK_WAIT_S = 2.0
+
+
+class ThroughDoor(Calls):
+    """All of :class:`Calls`: the arguments go to a door, its plain values come back as typed results."""
+
+    def __init__(self, door: Door, name: str) -> None:
+        self._door = door
+        self._name = name
+        self._callbacks: list[_Callback] = []
+        self._callbacks_lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        # Closes with the last reference and when the interpreter exits too: recordings must be whole.
+        self._finalizer = weakref.finalize(self, _close, door, self._threads)
+
+    def start(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        media: Media | None = None,
+        codecs: Sequence[int] | None = None,
+        notify: str | None = None,
+        weak: bool = False,
+        asymmetric: bool | None = None,
+        bind: Host | None = None,
+        route_to: Host | None = None,
+        directions: Sequence[Direction] | None = None,
+        new_port: bool = False,
+        media_number: int | None = None,
+    ) -> Leg:
+        return Leg(
+            *self._door.start(
+                call_id,
+                from_tag,
+                to_tag,
+                media,
+                codecs,
+                notify,
+                weak,
+                asymmetric,
+                bind,
+                route_to,
+                directions,
+                new_port,
+                media_number,
+            )
+        )
+
+    def lookup(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id,
+        *,
+        media: Media | None = None,
+        codecs: Sequence[int] | None = None,
+        weak: bool = False,
+        asymmetric: bool | None = None,
+        bind: Host | None = None,
+        route_to: Host | None = None,
+        directions: Sequence[Direction] | None = None,
+        new_port: bool = False,
+        media_number: int | None = None,
+    ) -> Leg:
+        return Leg(
+            *self._door.lookup(
+                call_id,
+                from_tag,
+                to_tag,
+                media,
+                codecs,
+                weak,
+                asymmetric,
+                bind,
+                route_to,
+                directions,
+                new_port,
+                media_number,
+            )
+        )
+
+    def record(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> None:
+        self._door.record(call_id, from_tag, to_tag, media_number)
+
+    def stop_recording(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> None:
+        self._door.stop_recording(call_id, from_tag, to_tag, media_number)
+
+    def stop(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        weak: bool = False,
+        media_number: int | None = None,
+    ) -> None:
+        self._door.stop(call_id, from_tag, to_tag, weak, media_number)
+
+    def stop_all(self) -> None:
+        self._door.stop_all()
+
+    @overload
+    def query(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        names: None = None,
+        media_number: int | None = None,
+    ) -> Stats: ...
+
+    @overload
+    def query(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id,
+        *,
+        names: Sequence[str],
+        media_number: int | None = None,
+    ) -> dict[str, int | float]: ...
+
+    def query(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        media_number: int | None = None,
+    ) -> Stats | dict[str, int | float]:
+        if names is None:
+            return Stats(*self._door.stats(call_id, from_tag, to_tag, media_number))
+        return self._door.query(call_id, from_tag, to_tag, names, media_number)
+
+    def info(self) -> Info:
+        return Info(*self._door.info())
+
+    def counters(self, *names: str) -> dict[str, int | float]:
+        return self._door.counters(names)
+
+    def version(self) -> int:
+        return self._door.version()
+
+    def feature(self, number: int) -> bool:
+        return self._door.feature(number)
+
+    def command(self, text: str | bytes) -> str:
+        return self._door.command(text)
+
+    def events(self, timeout_s: float | None = None) -> Iterator[TimeoutEvent]:
+        with self._callbacks_lock:
+            if self._callbacks:
+                raise Error("on_timeout() takes the events")
+        return _take_events(self._door, timeout_s)
+
+    def on_timeout(self, callback: _Callback) -> None:
+        with self._callbacks_lock:
+            self._callbacks.append(callback)
+            if not self._threads:
+                # The thread must not know `self`: it would keep it from being closed with its last reference.
+                thread = threading.Thread(
+                    target=_deliver, args=(self._door, self._callbacks), name="rtpproxy-events", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+
+    @property
+    def events_dropped(self) -> int:
+        return self._door.events_dropped
+
+    def close(self) -> None:
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self._finalizer.alive else " closed"
+        return f"<rtpproxy.{type(self).__name__} {self._name}{state}>"
+
+
+def _take_events(door: Door, timeout_s: float | None) -> Iterator[TimeoutEvent]:
+    while (tag := door.next_event(timeout_s)) is not None:
+        yield TimeoutEvent(tag.decode(errors="surrogateescape"))
+
+
+def _deliver(door: Door, callbacks: list[_Callback]) -> None:
+    for event in _take_events(door, None):
+        for callback in tuple(callbacks):
+            try:
+                callback(event)
+            except Exception:
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+def _close(door: Door, threads: list[threading.Thread]) -> None:
+    door.close()
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(_CALLBACK_WAIT_S)

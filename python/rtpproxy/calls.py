@@ -1,0 +1,249 @@
+"""What :class:`rtpproxy.Proxy` and :class:`rtpproxy.Client` have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from types import TracebackType
+from typing import Literal, Protocol, Self, TypeAlias, overload
+
+from rtpproxy.results import Info, Leg, Stats, TimeoutEvent
+
+__all__ = ["Calls", "Direction", "Host", "Id", "Media"]
+
+Id: TypeAlias = str | bytes
+"""A call-id or a tag: raw bytes, or text that is sent as UTF-8. No white space, no NUL."""
+
+Host: TypeAlias = str | IPv4Address | IPv6Address
+"""A numeric IP address."""
+
+Media: TypeAlias = tuple[Host, int]
+"""Where a party receives RTP: address and port. The null address (``0.0.0.0``, ``::``) puts it on hold."""
+
+Direction: TypeAlias = Literal["internal", "external"]
+"""One of the two local addresses of a relay in bridge mode."""
+
+
+class Calls(Protocol):
+    """The calls of a relay, whether it runs in this process or elsewhere.
+
+    Every method is one command of the control protocol and its reply. All may be called from many threads;
+    none holds the GIL while it waits, and Ctrl-C ends the wait. They raise :class:`TypeError` or
+    :class:`ValueError` for arguments that cannot be right, :class:`~rtpproxy.CommandError` when the relay
+    refuses, and :class:`~rtpproxy.ConnectionLost`, :class:`~rtpproxy.Timeout` or :class:`~rtpproxy.Closed`
+    when there is no answer.
+
+    `media_number` is for calls with several streams: it is appended to the tags as ``;N``.
+    """
+
+    def start(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        media: Media | None = None,
+        codecs: Sequence[int] | None = None,
+        notify: str | None = None,
+        weak: bool = False,
+        asymmetric: bool | None = None,
+        bind: Host | None = None,
+        route_to: Host | None = None,
+        directions: Sequence[Direction] | None = None,
+        new_port: bool = False,
+        media_number: int | None = None,
+    ) -> Leg:
+        """Creates a session for the caller's offer, or updates it (``U``).
+
+        Returns where the *callee* has to send. Called again for the same call-id and tag it updates the
+        session: what an update leaves out (`codecs`, `notify`, …) is forgotten, and the ports stay unless
+        `new_port` says otherwise.
+
+        :param media: Where the caller receives RTP; ``None`` learns it from the caller's packets.
+        :param codecs: The payload types of the caller's offer, in order.
+        :param notify: A tag of your own. If the session ends for lack of media, :meth:`events` yields it.
+        :param weak: Keep the session only until ``stop(…, weak=True)``.
+        :param asymmetric: True: the caller may send from another port than it receives on; False: it must
+            not; ``None``: as the relay was configured.
+        :param bind: The local address of the relay to use, or the label of a configured one.
+        :param route_to: Use the local address that packets to this one would leave from.
+        :param directions: In bridge mode, the local addresses towards the caller and the callee;
+            :meth:`lookup` needs the same.
+        :param new_port: Give the session a new port on this side.
+
+        >>> import rtpproxy
+        >>> with rtpproxy.Proxy() as proxy:
+        ...     leg = proxy.start("call-1", "from-a", media=("192.0.2.10", 40000), codecs=[0, 8])
+        ...     leg.address, leg.port % 2
+        ('127.0.0.1', 0)
+        """
+        ...
+
+    def lookup(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id,
+        *,
+        media: Media | None = None,
+        codecs: Sequence[int] | None = None,
+        weak: bool = False,
+        asymmetric: bool | None = None,
+        bind: Host | None = None,
+        route_to: Host | None = None,
+        directions: Sequence[Direction] | None = None,
+        new_port: bool = False,
+        media_number: int | None = None,
+    ) -> Leg:
+        """Adds the callee's answer to a session (``L``).
+
+        Returns where the *caller* has to send. The parameters are those of :meth:`start`, for the callee:
+        `media` is where the callee receives RTP. `from_tag` is the tag that the session was started with.
+
+        :raises rtpproxy.NotFound: There is no such session.
+        """
+        ...
+
+    def record(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> None:
+        """Records a call (``R``).
+
+        Both legs go into one file; a relay with ``record_scope="stream"`` records only what the party of
+        `from_tag` sends. Recording what is already being recorded changes nothing.
+
+        :raises rtpproxy.NotFound: There is no such session, or the relay has no folder to record to.
+        """
+        ...
+
+    def stop_recording(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> None:
+        """Stops a recording (``N``); :meth:`record` resumes it in the same file.
+
+        :raises rtpproxy.NotFound: Nothing was being recorded.
+        """
+        ...
+
+    def stop(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        weak: bool = False,
+        media_number: int | None = None,
+    ) -> None:
+        """Ends a session and gives its ports back (``D``).
+
+        Without `media_number` all streams of the call with that tag end. `weak` only takes back what
+        ``start(…, weak=True)`` holds.
+
+        :raises rtpproxy.NotFound: There is no such session.
+        """
+        ...
+
+    def stop_all(self) -> None:
+        """Ends all sessions of the relay, also those that others started (``X``)."""
+        ...
+
+    @overload
+    def query(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        names: None = None,
+        media_number: int | None = None,
+    ) -> Stats: ...
+
+    @overload
+    def query(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id,
+        *,
+        names: Sequence[str],
+        media_number: int | None = None,
+    ) -> dict[str, int | float]: ...
+
+    def query(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        media_number: int | None = None,
+    ) -> Stats | dict[str, int | float]:
+        """The figures of a session (``Q``).
+
+        :param names: The figures to ask for by the names of the protocol, such as ``rtpa_nlost`` or
+            ``rtpa_javg``; they need `to_tag`. Without it, the five of :class:`~rtpproxy.Stats`.
+        :raises rtpproxy.NotFound: There is no such session.
+        """
+        ...
+
+    def info(self) -> Info:
+        """The figures of the relay (``I``)."""
+        ...
+
+    def counters(self, *names: str) -> dict[str, int | float]:
+        """The counters of the relay by their names in the protocol, such as ``npkts_relayed`` (``G``).
+
+        Without names: all that this package knows.
+        """
+        ...
+
+    def version(self) -> int:
+        """The version of the control protocol, 20040107 (``V``)."""
+        ...
+
+    def feature(self, number: int) -> bool:
+        """True if the relay knows an extension of the control protocol, such as 20081224 (``VF``)."""
+        ...
+
+    def command(self, text: str | bytes) -> str:
+        """Sends one raw command and returns the reply without its line end.
+
+        Error replies are returned as well: only here a refusal does not raise.
+
+        >>> import rtpproxy
+        >>> with rtpproxy.Proxy() as proxy:
+        ...     proxy.command("V"), proxy.command("D call-1 from-a")
+        ('20040107', 'E50')
+        """
+        ...
+
+    def events(self, timeout_s: float | None = None) -> Iterator[TimeoutEvent]:
+        """The sessions started with `notify` that ended for lack of media, as it happens.
+
+        The iterator ends when the relay is closed, or when nothing happened for `timeout_s` seconds. Events
+        wait in a bounded queue from the start; each goes to one iterator only.
+
+        :raises rtpproxy.Error: :meth:`on_timeout` takes the events already.
+        """
+        ...
+
+    def on_timeout(self, callback: Callable[[TimeoutEvent], object]) -> None:
+        """Calls `callback` for every event, from a Python thread of its own.
+
+        An exception in a callback is reported through :func:`threading.excepthook`; the next event is
+        delivered all the same.
+        """
+        ...
+
+    @property
+    def events_dropped(self) -> int:
+        """How many events were lost because nobody took them and the queue was full."""
+        ...
+
+    def close(self) -> None:
+        """Ends it; doing so twice is fine. From then on all other methods raise :class:`~rtpproxy.Closed`."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,31 @@
+"""A relay that runs elsewhere."""
+
+from rtpproxy._rtpproxy import Door
+from rtpproxy._through_door import ThroughDoor
+
+__all__ = ["Client"]
+
+
+class Client(ThroughDoor):
+    """The calls of a running relay, over its control socket.
+
+    :param address: The control socket, as the relay's ``-s`` names it: ``unix:PATH``, ``cunix:PATH``,
+        ``udp:HOST:PORT``, ``udp6:…``, ``tcp:…``, ``tcp6:…``, or just a path.
+    :param timeout_s: Seconds to wait for one reply.
+    :param retries: How often a command is sent again over UDP; the relay carries it out once.
+    :param events: Where to listen for timeouts: ``unix:PATH`` or ``tcp:HOST:PORT``. The relay must have
+        been started with ``-n`` and exactly this text. Without it, ``start(notify=…)`` is refused.
+    :raises rtpproxy.ConnectionLost: Nothing listens at the address.
+
+    >>> import rtpproxy, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     socket = f"cunix:{folder}/control"
+    ...     with rtpproxy.Proxy(control=[socket]), rtpproxy.Client(socket) as client:
+    ...         client.version()
+    20040107
+    """
+
+    def __init__(
+        self, address: str, *, timeout_s: float = 3.0, retries: int = 5, events: str | None = None
+    ) -> None:
+        super().__init__(Door.connect(address, timeout_s, retries, events), address)

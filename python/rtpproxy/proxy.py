@@ -1,0 +1,126 @@
+"""A relay in this process."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from typing import Literal, TypeAlias
+
+from rtpproxy._rtpproxy import Door
+from rtpproxy._through_door import ThroughDoor
+
+__all__ = ["Proxy"]
+
+_Path: TypeAlias = str | PathLike[str]
+
+
+class Proxy(ThroughDoor):
+    """A relay that runs in this process, in threads of its own. Linux only.
+
+    :param listen: The IPv4 address for media, ``*`` for all; two with a slash between
+        (``internal/external``) for bridge mode; ``None`` with `listen6` for IPv6 only.
+    :param listen6: The IPv6 address for media. Beside `listen` it is the external address of bridge mode:
+        ``directions=("internal", "external")`` gives an IPv4 caller and an IPv6 callee their own.
+    :param ports: The lowest and the highest port for media.
+    :param control: Control sockets to open as well, for other programs: ``unix:PATH``, ``cunix:PATH``,
+        ``udp:HOST:PORT``, ``tcp:HOST:PORT``, ….
+    :param notify: Where sessions that other programs start may report their timeout: ``unix:PATH``,
+        ``tcp:HOST:PORT``.
+    :param latch: Who may speak for a party: ``"strict"``, ``"nat"`` (the default) or ``"legacy"``.
+    :param ttl_s: A session ends after so many seconds without media.
+    :param setup_ttl_s: A session that is not complete ends after so many seconds; as `ttl_s` if not given.
+    :param workers: Media threads.
+    :param record_dir: The folder for recordings. It must exist.
+    :param spool_dir: The folder for recordings that are not complete yet.
+    :param record_format: ``"pcapng"`` (the default), ``"pcap"`` or ``"adhoc"``.
+    :param record_scope: What one :meth:`record` covers: ``"call"`` (both legs, the default) or ``"stream"``.
+    :param record_all: Record every session from its start.
+    :param codec_map: Names of dynamic payload types for the recordings: ``{111: "opus/48000/2"}``.
+    :param compat: Latching, recordings and file names as the C program has them.
+    :raises ValueError: A setting cannot be right; the text names the option of the command line it belongs
+        to.
+    :raises rtpproxy.StartError: An address cannot be bound, a folder cannot be used, or this is not Linux.
+
+    >>> import rtpproxy, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, rtpproxy.Proxy(record_dir=folder) as proxy:
+    ...     leg = proxy.start("call-1", "from-a")
+    ...     proxy.record("call-1", "from-a")
+    ...     proxy.stop("call-1", "from-a")
+    """
+
+    def __init__(
+        self,
+        listen: str | None = "127.0.0.1",
+        *,
+        listen6: str | None = None,
+        ports: tuple[int, int] = (35000, 65000),
+        control: Sequence[str] = (),
+        notify: Sequence[str] = (),
+        latch: Literal["strict", "nat", "legacy"] | None = None,
+        ttl_s: int = 60,
+        setup_ttl_s: int | None = None,
+        workers: int = 1,
+        record_dir: _Path | None = None,
+        spool_dir: _Path | None = None,
+        record_format: Literal["pcapng", "pcap", "adhoc"] | None = None,
+        record_scope: Literal["call", "stream"] | None = None,
+        record_all: bool = False,
+        codec_map: Mapping[int, str] | None = None,
+        compat: bool = False,
+    ) -> None:
+        port_min, port_max = ports
+        options = _Options()
+        options.text("-l", "listen", listen)
+        options.text("-6", "listen6", listen6 and (f"/{listen6}" if listen else listen6))
+        options.number("-m", "ports", port_min)
+        options.number("-M", "ports", port_max)
+        options.texts("-s", "control", control)
+        options.texts("-n", "notify", notify)
+        options.text("--latch", "latch", latch)
+        options.number("-T", "ttl_s", ttl_s)
+        options.number("-W", "setup_ttl_s", setup_ttl_s)
+        options.number("--workers", "workers", workers)
+        options.path("-r", record_dir)
+        options.path("-S", spool_dir)
+        options.text("--record-format", "record_format", record_format)
+        options.text("--record-scope", "record_scope", record_scope)
+        options.switch("-a", record_all)
+        for payload_type, codec in (codec_map or {}).items():
+            options.text("--codec-map", "codec_map", f"{payload_type}={codec}")
+        options.switch("--compat", compat)
+        # On the command line bridge mode makes parties asymmetric; here only `asymmetric` does.
+        options.switch("--bridge_symmetric", True)
+        super().__init__(Door.relay(options.words), str(listen if listen is not None else listen6))
+
+
+class _Options:
+    """Options of the command line, the one place that knows what settings mean."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def text(self, option: str, name: str, value: str | None) -> None:
+        if value is None:
+            return
+        if not isinstance(value, str):
+            raise TypeError(f"{name}: must be str, not {type(value).__name__}")
+        self.words += [option, value]
+
+    def texts(self, option: str, name: str, values: Sequence[str]) -> None:
+        if isinstance(values, str):
+            raise TypeError(f"{name}: must be a sequence of str, not str")
+        for value in values:
+            self.text(option, name, value)
+
+    def number(self, option: str, name: str, value: int | None) -> None:
+        if value is None:
+            return
+        if not isinstance(value, int):
+            raise TypeError(f"{name}: must be int, not {type(value).__name__}")
+        self.words += [option, str(value)]
+
+    def path(self, option: str, value: _Path | None) -> None:
+        if value is not None:
+            self.words += [option, fspath(value)]
+
+    def switch(self, option: str, on: bool) -> None:
+        if on:
+            self.words.append(option)

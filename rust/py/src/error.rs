@@ -1,0 +1,53 @@
+//! Errors as the exceptions of `rtpproxy.errors`.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use rtpproxy_core::command::{Command, ErrorCode};
+use rtpproxy_relay::client::ClientError;
+
+mod python {
+    pyo3::import_exception!(rtpproxy.errors, Closed);
+    pyo3::import_exception!(rtpproxy.errors, CommandError);
+    pyo3::import_exception!(rtpproxy.errors, ConnectionLost);
+    pyo3::import_exception!(rtpproxy.errors, Error);
+    pyo3::import_exception!(rtpproxy.errors, NotFound);
+    pyo3::import_exception!(rtpproxy.errors, StartError);
+    pyo3::import_exception!(rtpproxy.errors, Timeout);
+}
+
+/// The relay refused `command`.
+pub(crate) fn refused(code: ErrorCode, command: &Command) -> PyErr {
+    let text = String::from_utf8_lossy(&command.encode()).into_owned();
+    let arguments = (code.0, text, code.text());
+    if code == ErrorCode::NOT_FOUND {
+        python::NotFound::new_err(arguments)
+    } else {
+        python::CommandError::new_err(arguments)
+    }
+}
+
+/// The client could not get an answer.
+pub(crate) fn client(error: ClientError) -> PyErr {
+    let text = error.to_string();
+    match error {
+        ClientError::Address { .. } | ClientError::TooLong => PyValueError::new_err(text),
+        ClientError::ConnectionLost { .. } => python::ConnectionLost::new_err(text),
+        ClientError::Timeout { .. } => python::Timeout::new_err(text),
+        ClientError::BadReply { .. } => python::Error::new_err(text),
+    }
+}
+
+/// No relay came about, or no place to listen.
+pub(crate) fn not_started(reason: String) -> PyErr {
+    python::StartError::new_err(reason)
+}
+
+/// The door is closed.
+pub(crate) fn closed(reason: &'static str) -> PyErr {
+    python::Closed::new_err(reason)
+}
+
+/// Something else is wrong.
+pub(crate) fn other(reason: &'static str) -> PyErr {
+    python::Error::new_err(reason)
+}

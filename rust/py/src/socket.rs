@@ -1,0 +1,113 @@
+//! A relay behind a control socket.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use pyo3::prelude::*;
+use rtpproxy_core::command::{Command, Reply};
+use rtpproxy_relay::client::{Client, ClientError, ClientOptions, NotifyListener};
+
+use crate::error;
+use crate::events::{Events, Listener};
+use crate::wait;
+
+/// A connection in a thread of its own, so that a signal can end the wait for a slow relay. The commands of
+/// many threads go through it one after another.
+pub(crate) struct Socket {
+    /// `None` once closed.
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    closed: AtomicBool,
+    listening: Option<Listening>,
+}
+
+struct Listening {
+    target: Box<[u8]>,
+    events: Events,
+}
+
+type Job = Box<dyn FnOnce(&mut Client) + Send>;
+
+impl Socket {
+    /// Connects to `address`, and listens at `events` for notifications.
+    pub(crate) fn connect(
+        py: Python<'_>,
+        address: String,
+        options: ClientOptions,
+        events: Option<&str>,
+    ) -> PyResult<Self> {
+        let client =
+            wait::off_thread(py, move || Client::connect(&address, options))?.map_err(error::client)?;
+        let listening = events.map(Listening::open).transpose()?;
+        let (jobs, queue) = mpsc::channel::<Job>();
+        thread::Builder::new().name("rtpproxy-client".to_owned()).spawn(move || {
+            let mut client = client;
+            for job in queue {
+                job(&mut client);
+            }
+        })?;
+        Ok(Self { jobs: Mutex::new(Some(jobs)), closed: AtomicBool::new(false), listening })
+    }
+
+    /// Executes a typed command.
+    pub(crate) fn call(&self, py: Python<'_>, command: Command) -> PyResult<Reply> {
+        self.ask(py, move |client| client.call(&command))
+    }
+
+    /// Executes a raw command.
+    pub(crate) fn command(&self, py: Python<'_>, text: Vec<u8>) -> PyResult<Vec<u8>> {
+        self.ask(py, move |client| client.command(&text, None))
+    }
+
+    /// What `U` calls the place where notifications are listened for, if there is one.
+    pub(crate) fn notify_target(&self) -> Option<Box<[u8]>> {
+        self.listening.as_ref().map(|listening| listening.target.clone())
+    }
+
+    /// The notifications that `U` asked for, if there is a place to listen for them.
+    pub(crate) fn events(&self) -> Option<&Events> {
+        self.listening.as_ref().map(|listening| &listening.events)
+    }
+
+    /// Lets the connection go. Whoever waits for a reply is told.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Listening { events: Events::Listener(listener), .. }) = &self.listening {
+            listener.close();
+        }
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&mut Client) -> Result<T, ClientError> + Send + 'static,
+    ) -> PyResult<T> {
+        let (done, reply) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move |client| drop(done.send(ask(client))));
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if jobs.is_none_or(|jobs| jobs.send(job).is_err()) {
+            return Err(closed());
+        }
+        let reply = wait::in_slices(py, None, move |slice| match reply.recv_timeout(slice) {
+            Ok(reply) => Some(Some(reply)),
+            Err(RecvTimeoutError::Timeout) if !self.closed.load(Ordering::Acquire) => None,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Some(None),
+        })?;
+        reply.flatten().ok_or_else(closed)?.map_err(error::client)
+    }
+}
+
+impl Listening {
+    fn open(address: &str) -> PyResult<Self> {
+        let listener =
+            NotifyListener::bind(address).map_err(|error| error::not_started(error.to_string()))?;
+        let target = listener.target().as_bytes().into();
+        Ok(Self { target, events: Events::Listener(Listener::new(listener)) })
+    }
+}
+
+fn closed() -> PyErr {
+    error::closed("the client is closed")
+}
