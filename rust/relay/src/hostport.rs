@@ -43,15 +43,15 @@ pub fn lookup(host: &str, port: u16, family: Family, resolve: bool) -> Result<So
         return Ok(SocketAddr::new(ip, port));
     }
     if host.parse::<IpAddr>().is_ok() {
-        return Err(format!("{host} is not an {} address", name(family)));
+        return Err(format!("{host}: not an {} address", name(family)));
     }
     if !resolve {
-        return Err(format!("{host} is not a numeric address"));
+        return Err(format!("{host}: not a numeric {} address", name(family)));
     }
-    let mut found = (host, port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
+    let mut found = (host, port).to_socket_addrs().map_err(|error| format!("{host}: cannot be resolved: {error}"))?;
     found
         .find(|addr| Family::of(addr.ip()) == family)
-        .ok_or_else(|| format!("{host} has no {} address", name(family)))
+        .ok_or_else(|| format!("{host}: has no {} address", name(family)))
 }
 
 fn name(family: Family) -> &'static str {
