@@ -1,6 +1,7 @@
 //! The thread that owns an engine and its media sockets: one loop over commands, packets and time.
 
 use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -72,7 +73,11 @@ impl<I: MediaIo> Worker<I> {
                 tracing::error!("a media worker cannot wait for packets and ends: {error}");
                 break;
             }
-            self.turn();
+            // A defect that one packet or command brings to light must not end the calls of all others.
+            if panic::catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
+                tracing::error!("a media worker panicked; it goes on with the next packet");
+                self.out.clear();
+            }
         }
         self.engine.delete_all(clock::now(), EndReason::Shutdown, &mut self.out);
         self.carry_out();
