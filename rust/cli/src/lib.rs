@@ -1,7 +1,7 @@
 //! The `rtpproxy` command.
 //!
-//! The command line becomes [`flags`] (each value checked on its own), then [`settings`] (what they mean
-//! together), then work: [`daemon`] runs the relay, [`demo`] shows it. Sub-commands are known as the first
+//! The command line becomes `flags` (each value checked on its own), then `settings` (what they mean
+//! together), then work: `daemon` runs the relay, `demo` shows it. Sub-commands are known as the first
 //! argument only, so that no option of the daemon can be taken for one.
 
 #[cfg(target_os = "linux")]

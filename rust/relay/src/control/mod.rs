@@ -1,7 +1,7 @@
-//! The control transports. They frame, and nothing else: bytes go to the [`Executor`], its reply goes back.
+//! The control transports. They frame, and nothing else: bytes go to the `Executor`, its reply goes back.
 //!
 //! One thread runs them all, on one small tokio runtime. Three framing classes exist: one command a
-//! connection and lines ([`stream`]), and datagrams with a cookie ([`datagram`]); [`stdio`] is lines with a
+//! connection and lines (`stream`), and datagrams with a cookie (`datagram`); `stdio` is lines with a
 //! rule for the end of input.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! The calls to the kernel that have no safe wrapper: the one place of the project with `unsafe`.
+//! The calls to the kernel that have no safe wrapper: the one place of this crate with `unsafe`.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long};
