@@ -7,7 +7,7 @@
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::RandomState;
@@ -176,7 +176,9 @@ impl Lane {
     fn send(&self, job: Job) {
         match self.jobs.try_send(job) {
             Ok(()) => self.waker.wake(),
-            Err(error) => tracing::error!("a media worker takes no command: {error}"),
+            Err(TrySendError::Full(_)) => tracing::error!("a media worker is far behind: E81"),
+            // Why it ended has been logged, unless the relay is at its end.
+            Err(TrySendError::Disconnected(_)) => tracing::debug!("a media worker is gone: E81"),
         }
     }
 }

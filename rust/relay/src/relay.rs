@@ -1,6 +1,7 @@
 //! A running relay: starting its threads.
 
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{io, thread};
 
@@ -141,6 +142,9 @@ fn spawn(
         {
             tracing::error!("no real-time scheduling for media: {error}");
         }
-        worker.run();
+        // A failed worker takes its calls with it, but not the others, and the log must say so at once.
+        if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+            tracing::error!("a media worker has failed: its calls are lost, commands for them get E81");
+        }
     })
 }

@@ -87,9 +87,7 @@ impl Drop for Threads {
         self.stage.stop();
         self.handle.wake_all();
         for worker in self.workers.drain(..) {
-            if worker.join().is_err() {
-                tracing::error!("a media worker had failed");
-            }
+            let _ = worker.join();
         }
         // 3. What the workers handed over is written, and files are closed.
         if let Some(recorder) = self.recorder.take() {

@@ -200,3 +200,190 @@ const READS_PER_SOCKET: usize = 8;
 
 /// A packet this old has waited longer than the longest tick.
 const BACKLOG_AGE: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, VecDeque};
+    use std::net::{IpAddr, SocketAddr};
+    use std::sync::mpsc;
+
+    use rtpproxy_core::config::{EngineConfig, FrontConfig};
+    use rtpproxy_core::effects::PairId;
+    use rtpproxy_core::front::{Front, Origin};
+    use rtpproxy_core::recording::Channel;
+    use rtpproxy_core::time::Wall;
+
+    use super::*;
+    use crate::config::RecordConfig;
+    use crate::dispatch::{Lane, RelayHandle};
+    use crate::host::Ports;
+    use crate::io::{BindError, Datagram, EpollIo};
+    use crate::limits::Sessions;
+    use crate::notifier::Notifier;
+    use crate::recorder::Recorder;
+
+    /// Sockets of which the test is the network.
+    #[derive(Default)]
+    struct FakeIo {
+        pairs: Vec<SocketAddr>,
+        closed: Vec<PairId>,
+        waiting: HashMap<MediaPort, VecDeque<(Datagram, Vec<u8>)>>,
+        sent: Vec<(MediaPort, SocketAddr, Vec<u8>)>,
+        refuses: bool,
+    }
+
+    impl FakeIo {
+        fn arrive(&mut self, port: MediaPort, from: &str, stamp: Wall, payload: &[u8]) {
+            let datagram = Datagram { from: from.parse().unwrap(), to: None, stamp: Some(stamp) };
+            self.waiting.entry(port).or_default().push_back((datagram, payload.to_vec()));
+        }
+    }
+
+    impl MediaIo for FakeIo {
+        fn add_pair(&mut self, ip: IpAddr, port: u16) -> Result<PairId, BindError> {
+            self.pairs.push((ip, port).into());
+            Ok(PairId(self.pairs.len() as u32 - 1))
+        }
+
+        fn close_pair(&mut self, id: PairId) -> Option<SocketAddr> {
+            self.closed.push(id);
+            self.pairs.get(id.0 as usize).copied()
+        }
+
+        fn wait(&mut self, _: Option<Duration>, ready: &mut Vec<MediaPort>) -> std::io::Result<()> {
+            ready.clear();
+            ready.extend(self.waiting.iter().filter(|(_, queue)| !queue.is_empty()).map(|(port, _)| port));
+            Ok(())
+        }
+
+        fn gather(&mut self, _: Duration) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn receive(&mut self, port: MediaPort, packet: &mut Packet) -> Option<Datagram> {
+            let (datagram, payload) = self.waiting.get_mut(&port)?.pop_front()?;
+            packet.fill(&payload);
+            Some(datagram)
+        }
+
+        fn send(&mut self, via: MediaPort, to: SocketAddr, payload: &[u8]) -> std::io::Result<()> {
+            if self.refuses {
+                return Err(std::io::ErrorKind::ConnectionRefused.into());
+            }
+            self.sent.push((via, to, payload.to_vec()));
+            Ok(())
+        }
+    }
+
+    /// A worker that the test drives by hand, and the way to give it commands.
+    fn worker() -> (Worker<FakeIo>, RelayHandle) {
+        let waker = EpollIo::new(0).unwrap().waker();
+        let (lane, jobs) = Lane::new(waker.clone());
+        let (recorder, mut taps) = Recorder::start(RecordConfig::default(), 1).unwrap();
+        let notify = Notifier::start().unwrap().handle();
+        let (stage, sessions) = (Arc::new(Stage::default()), Arc::new(Sessions::new(1000)));
+        let front = Front::new(FrontConfig::default());
+        let handle =
+            RelayHandle::new(front, vec![lane], Arc::clone(&stage), Arc::clone(&sessions), notify.clone());
+        let ports = Arc::new(Ports::new(9000, 9100, true));
+        let carrier = Carrier::new(FakeIo::default(), ports, taps.remove(0), notify);
+        let orders = Orders { jobs, waker, stage, folder: recorder.folder() };
+        let engine = Engine::new(EngineConfig::default(), clock::now());
+        (Worker::new(engine, carrier, orders, Share::new(sessions)), handle)
+    }
+
+    fn submit(handle: &RelayHandle, command: &str) -> Receiver<Vec<u8>> {
+        let (sender, receiver) = mpsc::channel();
+        let done = Box::new(move |reply| drop(sender.send(reply)));
+        handle.submit(command.as_bytes(), Origin::default(), done);
+        receiver
+    }
+
+    /// Sets up a call: the callee at 192.0.2.2 sends to pair 0, the caller at 192.0.2.1 to pair 1.
+    fn set_up(worker: &mut Worker<FakeIo>, handle: &RelayHandle) {
+        let replies =
+            ["U call 192.0.2.1 4000 f", "L call 192.0.2.2 4002 f t"].map(|text| submit(handle, text));
+        worker.turn();
+        assert_eq!(replies.map(|reply| reply.recv().unwrap()), [b"9000\n", b"9002\n"]);
+    }
+
+    fn rtp(sequence: u8) -> Vec<u8> {
+        vec![0x80, 0, 0, sequence, 0, 0, 0, 0, 0, 0, 0, 1]
+    }
+
+    const FROM_CALLER: MediaPort = MediaPort { pair: PairId(1), channel: Channel::Rtp };
+    const TO_CALLEE: MediaPort = MediaPort { pair: PairId(0), channel: Channel::Rtp };
+
+    #[test]
+    fn a_socket_is_read_again_only_behind_a_packet_that_had_to_wait() {
+        let (mut worker, handle) = worker();
+        set_up(&mut worker, &handle);
+        let now = clock::now().wall;
+        for sequence in 0..10 {
+            worker.carrier.io.arrive(FROM_CALLER, "192.0.2.1:4000", Wall(now.0 - 50_000_000), &rtp(sequence));
+        }
+        let sent_after_a_turn = |worker: &mut Worker<FakeIo>| {
+            worker.wait().unwrap();
+            worker.turn();
+            worker.carrier.io.sent.len()
+        };
+        assert_eq!(sent_after_a_turn(&mut worker), READS_PER_SOCKET);
+        assert_eq!(sent_after_a_turn(&mut worker), 10);
+        for sequence in 10..13 {
+            // Later than any clock that the test will read.
+            worker.carrier.io.arrive(
+                FROM_CALLER,
+                "192.0.2.1:4000",
+                Wall(now.0 + 900_000_000),
+                &rtp(sequence),
+            );
+        }
+        assert_eq!(sent_after_a_turn(&mut worker), 11);
+        let callee: SocketAddr = "192.0.2.2:4002".parse().unwrap();
+        for (sequence, sent) in (0..).zip(&worker.carrier.io.sent) {
+            assert_eq!(*sent, (TO_CALLEE, callee, rtp(sequence)));
+        }
+    }
+
+    #[test]
+    fn a_command_comes_before_the_packets_of_its_turn() {
+        let (mut worker, handle) = worker();
+        set_up(&mut worker, &handle);
+        assert_eq!(handle.active_sessions(), 1);
+        worker.carrier.io.arrive(FROM_CALLER, "192.0.2.1:4000", clock::now().wall, &rtp(0));
+        let reply = submit(&handle, "D call f");
+        worker.wait().unwrap();
+        worker.turn();
+        assert_eq!(reply.recv().unwrap(), b"0\n");
+        assert_eq!(handle.active_sessions(), 0);
+        assert!(worker.carrier.io.sent.is_empty());
+        assert_eq!(worker.carrier.io.closed.len(), 2);
+    }
+
+    #[test]
+    fn a_crowd_of_commands_lets_packets_through() {
+        let (mut worker, handle) = worker();
+        set_up(&mut worker, &handle);
+        worker.carrier.io.arrive(FROM_CALLER, "192.0.2.1:4000", clock::now().wall, &rtp(0));
+        let replies: Vec<_> = (0..COMMANDS_PER_TURN * 2).map(|_| submit(&handle, "Q call f t")).collect();
+        worker.wait().unwrap();
+        worker.turn();
+        assert_eq!(worker.carrier.io.sent.len(), 1);
+        assert_eq!(replies.iter().filter(|reply| reply.try_recv().is_ok()).count(), COMMANDS_PER_TURN);
+        worker.turn();
+        assert_eq!(replies.iter().filter(|reply| reply.try_recv().is_ok()).count(), COMMANDS_PER_TURN);
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_sent_stops_nothing() {
+        let (mut worker, handle) = worker();
+        set_up(&mut worker, &handle);
+        for refuses in [true, false] {
+            worker.carrier.io.refuses = refuses;
+            worker.carrier.io.arrive(FROM_CALLER, "192.0.2.1:4000", clock::now().wall, &rtp(0));
+            worker.wait().unwrap();
+            worker.turn();
+        }
+        assert_eq!(worker.carrier.io.sent.len(), 1);
+    }
+}

@@ -10,10 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rtpproxy_core::addr::LocalAddr;
-use rtpproxy_core::command::{Command, ErrorCode, Reply};
-use rtpproxy_core::config::{FrontConfig, ListenAddr};
+use rtpproxy_core::command::{Command, ErrorCode, NotifyTarget, Reply};
+use rtpproxy_core::config::{EngineConfig, FrontConfig, ListenAddr, NotifySpec};
 use rtpproxy_core::front::Origin;
 use rtpproxy_relay::config::{Config, RecordConfig, RecordFormat};
+use rtpproxy_relay::notifier::Notice;
 use rtpproxy_relay::{Relay, RelayHandle, StartError};
 
 #[test]
@@ -204,6 +205,26 @@ fn a_recording_shows_the_address_that_each_packet_was_sent_to() {
         assert_eq!(frame[30..34], destination);
         assert_eq!(frame[36..38], port.to_be_bytes());
     }
+}
+
+#[test]
+fn a_timeout_is_told_to_subscribers() {
+    let front = FrontConfig {
+        notify: vec![NotifySpec::Fixed { name: (*b"fd:5").into(), target: NotifyTarget::InProcess(5) }],
+        ..config(1, V4).front
+    };
+    let engine = EngineConfig { setup_ttl_s: 1, ..EngineConfig::default() };
+    let relay = Relay::start(Config { front, engine, ..config(1, V4) }, Vec::new()).unwrap();
+    let handle = relay.handle();
+    let mut events = handle.subscribe();
+    let asked = Instant::now();
+    media(&text(&handle, "U call 0 0 f fd:5 the%20tag"));
+    assert_eq!(events.next(), Some(Notice { number: 5, text: b"the tag\n".to_vec() }));
+    assert!((1.0..3.0).contains(&asked.elapsed().as_secs_f64()));
+    assert_eq!(handle.active_sessions(), 0);
+    relay.shutdown();
+    assert_eq!(events.next(), None);
+    assert_eq!(handle.subscribe().next(), None);
 }
 
 #[test]
