@@ -78,7 +78,8 @@ pub struct RecordConfig {
     pub nanoseconds: bool,
     /// Names, modes and visibility of the C program: no `.part`, mode by umask, `%` as it is, no sidecar.
     pub compat: bool,
-    /// Bytes of memory that wait for the disk, at most, over the whole process.
+    /// Bytes of memory for packets on their way to the recorder, at most, over the whole process. The buffers
+    /// of open files, 4 to 16 KiB each, come on top.
     pub buffer_bytes: usize,
     /// A synthetic SIP head: on in pcapng, off in pcap.
     pub sip_head: bool,

@@ -82,12 +82,7 @@ pub(super) fn without_media_number(tag: &[u8]) -> &[u8] {
 }
 
 fn cuts_media_number(coverage: &Coverage, config: &RecordConfig) -> bool {
-    config.compat
-        || match config.format {
-            RecordFormat::Pcapng => false,
-            RecordFormat::Pcap => *coverage != Coverage::Call,
-            RecordFormat::Adhoc => true,
-        }
+    config.compat || config.format == RecordFormat::Adhoc || *coverage != Coverage::Call
 }
 
 fn suffixes(coverage: &Coverage, config: &RecordConfig) -> Vec<&'static str> {
@@ -182,7 +177,7 @@ mod tests {
         let callee = Coverage::Stream(Leg::Callee);
         for (format, compat, coverage, expected) in [
             (RecordFormat::Pcapng, false, &Coverage::Call, &["c=f;2.pcapng"] as &[&str]),
-            (RecordFormat::Pcapng, false, &caller, &["c=f;2.o.pcapng"]),
+            (RecordFormat::Pcapng, false, &caller, &["c=f.o.pcapng"]),
             (RecordFormat::Pcapng, false, &named, &["n.pcapng"]),
             (RecordFormat::Pcap, false, &Coverage::Call, &["c=f;2.pcap"]),
             (RecordFormat::Pcap, false, &callee, &["c=f.a.rtp", "c=f.a.rtcp"]),

@@ -392,3 +392,66 @@ const CHUNKS_MIN: usize = 2;
 const SPARE_CHUNKS: usize = 16;
 /// Places in the ring besides those for chunks.
 const RING_RESERVE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use rtpproxy_core::effects::Payload;
+    use rtpproxy_core::time::Wall;
+
+    use super::*;
+
+    #[test]
+    fn memory_does_not_grow_while_the_recorder_keeps_up() {
+        let budget = Budget::new(64 << 20, 1);
+        let (mut tap, mut outlet) = way(&budget);
+        for n in 0..1000 {
+            send(&mut tap, n);
+            empty(&mut outlet);
+        }
+        assert!(used(&budget) <= 2);
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_stall_and_never_exceeds_the_budget() {
+        let budget = Budget::new(100 * Chunk::SIZE + 1, 2);
+        let (mut tap, mut outlet) = way(&budget);
+        let (mut other_tap, other_outlet) = way(&budget);
+        send(&mut other_tap, 0);
+        for n in 0..20_000 {
+            send(&mut tap, n);
+        }
+        assert_eq!(used(&budget), 100);
+        empty(&mut outlet);
+        assert!(used(&budget) <= SPARE_CHUNKS + 2);
+        drop((tap, outlet, other_tap, other_outlet));
+        assert_eq!(used(&budget), 0);
+    }
+
+    fn send(tap: &mut RecorderTap, n: u64) {
+        let at = Now { mono: Mono(n * 1_000_000), wall: Wall(n) };
+        let record = RecordPacket {
+            id: RecordingId(1),
+            leg: Leg::Caller,
+            channel: Channel::Rtp,
+            at,
+            src: ([192, 0, 2, 1], 4000).into(),
+            dst: ([192, 0, 2, 2], 5000).into(),
+            payload: Payload::Received,
+        };
+        tap.packet(&record, &[0; 172]);
+        tap.flush(at.mono);
+    }
+
+    fn empty(outlet: &mut Outlet) {
+        while let Some(item) = outlet.next() {
+            if let Item::Chunk(chunk) = item {
+                outlet.give_back(chunk);
+            }
+        }
+    }
+
+    /// In chunks.
+    fn used(budget: &Budget) -> usize {
+        budget.used.load(Ordering::Relaxed) / Chunk::SIZE
+    }
+}

@@ -138,10 +138,12 @@ pub(super) fn rfc3339(at: Wall) -> String {
 
 /// What all media of a call have in common: the call-id without the `-N` that Sippy's B2BUA adds for each
 /// medium, and the tag without its `;N`.
+///
+/// A longer number is no medium's.
 fn call_key(call_id: &[u8], from_tag: &[u8]) -> String {
     let digits = call_id.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let stem = &call_id[..call_id.len() - digits];
-    let call_id = if digits > 0 { stem.strip_suffix(b"-").unwrap_or(call_id) } else { call_id };
+    let stem = call_id[..call_id.len() - digits].strip_suffix(b"-");
+    let call_id = stem.filter(|_| (1..=2).contains(&digits)).unwrap_or(call_id);
     let key = [call_id, b"=", without_media_number(from_tag)].concat();
     String::from_utf8_lossy(&key).into_owned()
 }
@@ -312,6 +314,8 @@ mod tests {
         assert_eq!(call_key(b"abc@host-0", b"tag"), "abc@host=tag");
         assert_eq!(call_key(b"abc@host-12", b"tag;3"), "abc@host=tag");
         assert_eq!(call_key(b"abc12", b"tag"), "abc12=tag");
+        assert_eq!(call_key(b"20261122-195054", b"tag"), "20261122-195054=tag");
+        assert_eq!(call_key(b"abc-", b"tag"), "abc-=tag");
         assert_eq!(call_key(b"12", b"tag;1"), "12=tag");
     }
 }

@@ -150,3 +150,35 @@ const UNUSABLE: u8 = 2;
 /// How long a disk may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorder_that_hangs_in_a_write_means_trouble() {
+        let mut watch = FolderWatch::new(READY);
+        watch.work_begins();
+        assert_eq!(watch.state(), FolderState::Ready);
+        watch.epoch -= ANSWER_MAX;
+        assert_eq!(watch.state(), FolderState::Troubled);
+        watch.work_ends();
+        assert_eq!(watch.state(), FolderState::Ready);
+    }
+
+    #[test]
+    fn a_probe_without_an_answer_means_trouble() {
+        let mut watch = FolderWatch::new(READY);
+        watch.asked_ms.store(watch.elapsed_ms(), Ordering::Relaxed);
+        assert_eq!(watch.state(), FolderState::Ready);
+        watch.epoch -= ANSWER_MAX;
+        assert_eq!(watch.state(), FolderState::Troubled);
+    }
+
+    #[test]
+    fn a_disk_that_refuses_means_trouble() {
+        let watch = FolderWatch::new(READY);
+        watch.set_refusing(true);
+        assert_eq!(watch.state(), FolderState::Troubled);
+    }
+}

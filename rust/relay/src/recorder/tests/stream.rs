@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use rtpproxy_core::effects::RecordPacket;
 use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, RecordingEvent, RecordingStart};
+use rtpproxy_core::time::Wall;
 
 use super::bench::{Bench, addrs, at, record, rtp, start};
 use super::read;
@@ -114,6 +115,22 @@ fn compat_writes_in_place_replaces_and_has_no_sidecar() {
     let recorded = bench.finish();
     assert_eq!(recorded.names(), ["call=f.o.rtcp", "call=f.o.rtp", "plain"]);
     assert_eq!(read::adhoc(&recorded.bytes("call=f.o.rtp")).len(), 1);
+}
+
+#[test]
+fn in_compat_a_clock_that_is_set_does_not_move_the_stamps() {
+    for compat in [true, false] {
+        let mut bench = Bench::new(RecordConfig { compat, ..adhoc() });
+        bench.start(1, b"call", Coverage::Stream(Leg::Caller));
+        bench.packet(1, Leg::Caller, Channel::Rtp, 0, &rtp(Leg::Caller, 0));
+        let mut packet = record(1, Leg::Caller, Channel::Rtp, 20);
+        packet.at.wall = Wall(packet.at.wall.0 + 3_600_000_000_000);
+        bench.tap.packet(&packet, &rtp(Leg::Caller, 1));
+        let recorded = bench.finish();
+        let packets = read::adhoc(&recorded.bytes("call=f.o.rtp"));
+        let span = packets[1].1 - packets[0].1;
+        assert!((span - if compat { 0.02 } else { 3600.02 }).abs() < 1e-4, "{span}");
+    }
 }
 
 fn adhoc() -> RecordConfig {
