@@ -1,8 +1,8 @@
 //! The module `rtpproxy._rtpproxy`: thin and typed, no logic of its own.
 //!
-//! A [`Door`](door::Door) leads to a relay, in this process or behind a socket. Its methods turn Python's
-//! arguments into one command of the core ([`arguments`]), wait for the reply without holding the GIL
-//! ([`wait`]) and hand plain values back; errors become exceptions in one place ([`error`]). The classes that
+//! A `Door` leads to a relay, in this process or behind a socket. Its methods turn Python's
+//! arguments into one command of the core (`arguments`), wait for the reply without holding the GIL
+//! (`wait`) and hand plain values back; errors become exceptions in one place (`error`). The classes that
 //! people use are Python, in `python/rtpproxy`.
 
 use pyo3::prelude::*;
