@@ -48,7 +48,8 @@ pub fn lookup(host: &str, port: u16, family: Family, resolve: bool) -> Result<So
     if !resolve {
         return Err(format!("{host}: not a numeric {} address", name(family)));
     }
-    let mut found = (host, port).to_socket_addrs().map_err(|error| format!("{host}: cannot be resolved: {error}"))?;
+    let mut found =
+        (host, port).to_socket_addrs().map_err(|error| format!("{host}: cannot be resolved: {error}"))?;
     found
         .find(|addr| Family::of(addr.ip()) == family)
         .ok_or_else(|| format!("{host}: has no {} address", name(family)))

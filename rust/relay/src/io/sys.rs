@@ -188,3 +188,40 @@ const CONTROL_WORDS: usize = 16;
 
 /// Below are standard input, output and error.
 const FIRST_OWN_FD: c_int = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn real_time_scheduling_is_granted_or_not_permitted() {
+        for scheduling in [Scheduling::Fifo, Scheduling::RoundRobin] {
+            let outcome = std::thread::spawn(move || set_realtime(scheduling)).join().unwrap();
+            let refused = outcome.err().map(|error| error.kind());
+            assert!(matches!(refused, None | Some(io::ErrorKind::PermissionDenied)), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_descriptor_outlives_it() {
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let copy = duplicate(one.as_raw_fd()).unwrap();
+        drop(one);
+        rustix::io::write(&copy, b"x").unwrap();
+        assert_eq!(rustix::io::read(&other, &mut [0; 4]).unwrap(), 1);
+        assert!(duplicate(-1).is_err());
+    }
+
+    #[test]
+    fn what_is_no_datagram_is_an_error() {
+        // Its address is of a family that no media socket has.
+        let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        one.set_nonblocking(true).unwrap();
+        assert_eq!(receive(one.as_fd(), &mut []).map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        other.send(b"x").unwrap();
+        assert!(receive(one.as_fd(), &mut [0; 4]).is_err());
+        assert!(enable(one.as_fd(), Extra::PacketInfoV4).is_err());
+    }
+}
