@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rtpproxy_core::command::Tag;
 use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, LegFacts, Mark, RecordingStart};
 use rtpproxy_core::time::{Now, Wall};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::files::{Folder, Folders};
 use super::finish::{Closed, Job};
@@ -19,7 +19,7 @@ use super::queue::{Dropped, PacketHead};
 use super::sidecar::{Sidecar, channel_name, hex, hex_unless_utf8, mark_text, rfc3339};
 use super::tally::{self, Tally};
 use super::writer::{Flush, Writer};
-use crate::config::RecordConfig;
+use crate::config::{RecordConfig, RecordFormat};
 
 /// What all recordings share.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Recording {
     /// Opens the files of a recording. If the disk does not let us, it is tried again each second.
     pub(super) fn new(start: RecordingStart, shared: &mut Shared, now: Instant) -> Self {
         let names = Names::new(&start, &shared.config);
-        let has_head = shared.config.sip_head && shared.config.format == crate::config::RecordFormat::Pcapng;
+        let has_head = shared.config.sip_head && shared.config.format == RecordFormat::Pcapng;
         let head = has_head.then(|| Head::new(&start.coverage));
         let mut recording = Self {
             last: Wall::default(),
@@ -126,7 +126,7 @@ impl Recording {
     pub(super) fn dropped(&mut self, dropped: &Dropped) {
         let is_first = self.missing.iter().all(Option::is_none) && self.tally.gaps.is_empty();
         if is_first {
-            warn!(
+            error!(
                 call_id = %self.start.call_id,
                 "recording degraded: packets are missing, as the disk is too slow for the recorder"
             );
@@ -245,7 +245,7 @@ impl Recording {
             Err(error) => {
                 if self.trouble.is_none() {
                     let file = self.path(0);
-                    warn!(call_id = %self.start.call_id, %file, "recording degraded, cannot create: {error}");
+                    error!(call_id = %self.start.call_id, %file, "recording degraded, cannot create: {error}");
                 }
                 self.trouble = Some(error.to_string());
                 self.retry_at = now + RETRY_PERIOD;
@@ -306,7 +306,7 @@ impl Recording {
                 Flush::Recovered => info!(%call_id, file = %self.path(index), "recording goes on"),
                 Flush::Failed(error) => {
                     let file = self.path(index);
-                    warn!(%call_id, %file, "recording degraded, cannot write: {error}");
+                    error!(%call_id, %file, "recording degraded, cannot write: {error}");
                     self.trouble = Some(error.to_string());
                 }
             }

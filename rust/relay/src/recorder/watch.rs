@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rtpproxy_core::host::FolderState;
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use super::files::Folder;
 
@@ -94,7 +94,7 @@ impl FolderWatch {
             // Only the first answer is waited for.
             let _ = answered.try_send(());
             match &finding {
-                Err(reason) if last.as_ref() != Some(&finding) => warn!("recording folder: {reason}"),
+                Err(reason) if last.as_ref() != Some(&finding) => error!("recording folder: {reason}"),
                 Ok(()) if matches!(last, Some(Err(_))) => info!("recording folder: usable again"),
                 Ok(()) | Err(_) => {}
             }
