@@ -185,8 +185,8 @@ impl Front {
         }
     }
 
-    /// What this relay refuses whatever the session is: sub-commands, re-packetization, and notify arguments
-    /// without a target.
+    /// What this relay refuses whatever the session is: sub-commands, and notify arguments without a target.
+    /// Re-packetization is refused earlier, among the modifiers.
     fn refusal(&self, command: &Command) -> Option<ErrorCode> {
         if !command.subs().is_empty() {
             info!(call_id = %display_call(command), "refused: sub-commands are not supported by this version");

@@ -1,4 +1,4 @@
-//! Counters: what `G`, `I` and the metrics show.
+//! Counters: what `G` and `I` show.
 
 use crate::command::StatValue;
 
