@@ -387,7 +387,9 @@ def test_a_client_without_a_listener_has_no_events(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="notify"):
             client.start("call-1", "from-a", notify="tag")
         with pytest.raises(rtpproxy.Error, match="events="):
-            next(client.events())
+            client.events()
+        with pytest.raises(rtpproxy.Error, match="events="):
+            client.on_timeout(print)
         assert client.events_dropped == 0
         assert client.info().sessions_created == 0
 
@@ -505,6 +507,12 @@ def test_a_daemon_that_ends_is_a_lost_connection(transport: str, tmp_path: Path)
 def test_nobody_at_the_address(transport: str, tmp_path: Path) -> None:
     with pytest.raises(rtpproxy.ConnectionLost):
         rtpproxy.Client(control_address(transport, tmp_path)).version()
+
+
+def test_a_place_to_listen_that_cannot_be_used(tmp_path: Path) -> None:
+    address = control_address("cunix", tmp_path)
+    with rtpproxy.Proxy(control=[address]), pytest.raises(rtpproxy.StartError):
+        rtpproxy.Client(address, events="unix:/no/such/folder/socket")
 
 
 @pytest.mark.parametrize("address", ["", "udp:", "tcp:127.0.0.1:99999", "unix:" + "x" * 200])

@@ -173,12 +173,14 @@ class ThroughDoor(Calls):
         return self._door.command(text)
 
     def events(self, timeout_s: float | None = None) -> Iterator[TimeoutEvent]:
+        self._need_events()
         with self._callbacks_lock:
             if self._callbacks:
                 raise Error("on_timeout() takes the events")
         return _take_events(self._door, timeout_s)
 
     def on_timeout(self, callback: _Callback) -> None:
+        self._need_events()
         with self._callbacks_lock:
             self._callbacks.append(callback)
             if not self._threads:
@@ -203,6 +205,10 @@ class ThroughDoor(Calls):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _need_events(self) -> None:
+        if not self._door.hears_events:
+            raise Error("events need a place to listen: Client(…, events=…)")
 
     def __repr__(self) -> str:
         state = "" if self._finalizer.alive else " closed"

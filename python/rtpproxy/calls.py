@@ -221,7 +221,8 @@ class Calls(Protocol):
         The iterator ends when the relay is closed, or when nothing happened for `timeout_s` seconds. Events
         wait in a bounded queue from the start; each goes to one iterator only.
 
-        :raises rtpproxy.Error: :meth:`on_timeout` takes the events already.
+        :raises rtpproxy.Error: :meth:`on_timeout` takes the events already, or a client has no place to
+            listen.
         """
         ...
 

@@ -11,11 +11,13 @@ class Client(ThroughDoor):
 
     :param address: The control socket, as the relay's ``-s`` names it: ``unix:PATH``, ``cunix:PATH``,
         ``udp:HOST:PORT``, ``udp6:…``, ``tcp:…``, ``tcp6:…``, or just a path.
-    :param timeout_s: Seconds to wait for one reply.
-    :param retries: How often a command is sent again over UDP; the relay carries it out once.
+    :param timeout_s: Seconds that one command may take in all.
+    :param retries: How often it is sent again within that time over UDP; the relay carries it out once.
     :param events: Where to listen for timeouts: ``unix:PATH`` or ``tcp:HOST:PORT``. The relay must have
         been started with ``-n`` and exactly this text. Without it, ``start(notify=…)`` is refused.
-    :raises rtpproxy.ConnectionLost: Nothing listens at the address.
+    :raises rtpproxy.ConnectionLost: Nobody is at the address. Over ``unix:`` and UDP the first command tells.
+    :raises rtpproxy.StartError: The place for `events` cannot be used.
+    :raises ValueError: The address cannot be read.
 
     >>> import rtpproxy, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

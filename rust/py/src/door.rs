@@ -259,8 +259,14 @@ impl Door {
     fn next_event(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Option<Vec<u8>>> {
         let timeout = timeout_s.map(|timeout| seconds("timeout_s", timeout)).transpose()?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let events = self.events().ok_or_else(|| error::other("events need Client(…, events=…)"))?;
+        let events = self.events().ok_or_else(|| error::other("no notifications come here"))?;
         Ok(wait::in_slices(py, deadline, |slice| events.take(slice))?.flatten())
+    }
+
+    /// True if notifications have a way to here.
+    #[getter]
+    fn hears_events(&self) -> bool {
+        self.events().is_some()
     }
 
     #[getter]
