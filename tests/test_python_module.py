@@ -134,7 +134,7 @@ def test_a_recording(relay: rtpproxy.Calls, tmp_path: Path) -> None:
 def test_recording_without_a_folder_is_refused(door: str, tmp_path: Path) -> None:
     with open_door(door, tmp_path) as relay:
         relay.start("call-1", "from-a")
-        with pytest.raises(rtpproxy.CommandError) as refused:
+        with pytest.raises(rtpproxy.CommandError, match="no folder") as refused:
             relay.record("call-1", "from-a")
         assert refused.value.code == 50
         assert relay.info().sessions_active == 1

@@ -18,11 +18,19 @@ mod python {
 /// The relay refused `command`.
 pub(crate) fn refused(code: ErrorCode, command: &Command) -> PyErr {
     let text = String::from_utf8_lossy(&command.encode()).into_owned();
-    let arguments = (code.0, text, code.text());
+    let arguments = (code.0, text, reason(code, command));
     if code == ErrorCode::NOT_FOUND {
         python::NotFound::new_err(arguments)
     } else {
         python::CommandError::new_err(arguments)
+    }
+}
+
+fn reason(code: ErrorCode, command: &Command) -> &'static str {
+    match (code, command) {
+        (ErrorCode::NOT_FOUND, Command::Record { .. }) => "session not found, or no folder to record to",
+        (ErrorCode::NOT_FOUND, Command::StopRecord { .. }) => "session not found, or not being recorded",
+        _ => code.text(),
     }
 }
 
