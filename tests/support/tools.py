@@ -1,0 +1,49 @@
+"""Programs of others that the tests run: tshark, capinfos and sipp."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def need(*programs: str) -> None:
+    """Fails the test if a program is missing; skips it if the caller of the tests allows that."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if not missing:
+        return
+    message = f"not installed: {', '.join(missing)}"
+    if os.environ.get("RTPPROXY_TESTS_SKIP_MISSING"):
+        pytest.skip(message)
+    pytest.fail(message)
+
+
+def tshark(path: Path, *options: str) -> str:
+    """What tshark prints about a capture."""
+    need("tshark")
+    return _output("tshark", "-n", "-r", str(path), *options)
+
+
+def fields(path: Path, display_filter: str, *names: str) -> list[list[str]]:
+    """Fields of the packets that a display filter selects, as tshark decodes them without any hint."""
+    wanted = [word for name in names for word in ("-e", name)]
+    text = tshark(path, "-Y", display_filter, "-T", "fields", *wanted)
+    return [line.split("\t") for line in text.splitlines()]
+
+
+def capinfos(path: Path) -> dict[str, str]:
+    """The summary of a capture by capinfos, by name."""
+    need("capinfos")
+    lines = _output("capinfos", "-M", str(path)).splitlines()
+    pairs = (line.partition(":")[::2] for line in lines if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def _output(*command: str) -> str:
+    # As root, tshark says that this is dangerous: on standard error, which is not looked at on success.
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, f"{' '.join(command)}: {run.stderr}"
+    return run.stdout
