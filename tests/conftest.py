@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
-from support.daemon import Daemon
-from support.phone import Call
+
+from support.daemon import Daemon, StartDaemon
+from support.phone import Call, MakeCall
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,12 +21,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether the caller has time."""
     return bool(request.config.getoption("--long"))
-
-
-class StartDaemon(Protocol):
-    """Starts a relay that the fixture ends."""
-
-    def __call__(self, *options: str | Path, **settings: Any) -> Daemon: ...
 
 
 @pytest.fixture
@@ -51,12 +46,6 @@ def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
 def daemon(start_daemon: StartDaemon) -> Daemon:
     """A relay with the defaults."""
     return start_daemon()
-
-
-class MakeCall(Protocol):
-    """Sets up a call whose phones the fixture closes."""
-
-    def __call__(self, daemon: Daemon, *arguments: Any, **settings: Any) -> Call: ...
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ from scapy.utils import RawPcapNgReader, RawPcapReader
 
 Address = tuple[str, int]
 
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Unpacked = tuple[IpAddress, IpAddress, bytes]
+
 ETHERNET = 1
 SYNTHETIC = "synthetic"
 """The interface of frames that the recorder made up."""
@@ -67,7 +70,8 @@ def mode(path: Path) -> int:
 
 def _read_pcapng(path: Path) -> Iterator[Captured]:
     with RawPcapNgReader(str(path)) as reader:
-        for frame, metadata in reader:
+        for frame, untyped in reader:
+            metadata: Any = untyped
             assert metadata.linktype == ETHERNET
             assert metadata.wirelen == len(frame)
             ticks = metadata.tshigh << 32 | metadata.tslow
@@ -107,11 +111,7 @@ def _read_adhoc(path: Path) -> Iterator[Captured]:
 def _packet(frame: bytes, time_ns: int, interface: str | None, comments: tuple[str, ...]) -> Captured:
     ether_type = struct.unpack_from("!H", frame, 12)[0]
     ip = frame[14:]
-    if ether_type == 0x0800:
-        source, destination, udp = _ipv4(ip)
-    else:
-        assert ether_type == 0x86DD
-        source, destination, udp = _ipv6(ip)
+    source, destination, udp = {0x0800: _ipv4, 0x86DD: _ipv6}[ether_type](ip)
     source_port, destination_port, length = struct.unpack_from("!HHH", udp)
     assert length == len(udp)
     pseudo_header = source.packed + destination.packed + struct.pack("!IHH", length, 0, 17)
@@ -126,7 +126,7 @@ def _packet(frame: bytes, time_ns: int, interface: str | None, comments: tuple[s
     )
 
 
-def _ipv4(ip: bytes) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Address, bytes]:
+def _ipv4(ip: bytes) -> Unpacked:
     assert ip[0] == 0x45
     assert ip[9] == 17
     assert struct.unpack_from("!H", ip, 2)[0] == len(ip)
@@ -134,7 +134,7 @@ def _ipv4(ip: bytes) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Address, byte
     return ipaddress.IPv4Address(ip[12:16]), ipaddress.IPv4Address(ip[16:20]), ip[20:]
 
 
-def _ipv6(ip: bytes) -> tuple[ipaddress.IPv6Address, ipaddress.IPv6Address, bytes]:
+def _ipv6(ip: bytes) -> Unpacked:
     assert ip[0] >> 4 == 6
     assert ip[6] == 17
     assert struct.unpack_from("!H", ip, 4)[0] == len(ip) - 40
@@ -144,7 +144,7 @@ def _ipv6(ip: bytes) -> tuple[ipaddress.IPv6Address, ipaddress.IPv6Address, byte
 def _checksum(data: bytes) -> int:
     """The complement of the ones' complement sum: zero for data that holds its right checksum."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF

@@ -47,8 +47,8 @@ class OneShot:
     def exchange(self, request: bytes) -> bytes:
         """All that comes back for `request` until the relay closes."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(TIMEOUT_S)
             connection.connect(self._path)
+            connection.settimeout(TIMEOUT_S)
             connection.sendall(request)
             reply = b""
             while chunk := connection.recv(4096):
@@ -64,12 +64,13 @@ class Stream:
 
     def __init__(self, family: socket.AddressFamily, address: Any) -> None:
         self.socket = socket.socket(family, socket.SOCK_STREAM)
-        self.socket.settimeout(TIMEOUT_S)
         try:
+            # Without a timeout: with one, a UNIX socket does not wait for room in the listener's queue.
             self.socket.connect(address)
         except OSError:
             self.socket.close()
             raise
+        self.socket.settimeout(TIMEOUT_S)
         self._file = self.socket.makefile("rb")
 
     def command(self, text: str | bytes, lines: int = 1) -> str:

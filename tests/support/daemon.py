@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 from support.control import Control, Stdio, Stream
 
@@ -138,6 +139,12 @@ class Daemon:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+class StartDaemon(Protocol):
+    """Starts a relay that the fixture of this name ends."""
+
+    def __call__(self, *options: str | Path, **settings: Any) -> Daemon: ...
 
 
 def media_ports() -> tuple[int, int]:

@@ -9,9 +9,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Protocol, Self
 
 from support.daemon import Daemon
 
@@ -194,10 +193,10 @@ class Call:
         self.close()
 
 
-def chunks(packets: list[bytes], size: int) -> Iterator[list[bytes]]:
-    """Packets in groups of a size."""
-    for start in range(0, len(packets), size):
-        yield packets[start : start + size]
+class MakeCall(Protocol):
+    """Sets up a call whose phones the fixture of this name closes."""
+
+    def __call__(self, daemon: Daemon, *arguments: Any, **settings: Any) -> Call: ...
 
 
 def _bind_pair(host: str) -> tuple[socket.socket, socket.socket]:
