@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator
@@ -57,7 +58,8 @@ def payloads(packets: Iterable[Captured]) -> list[bytes]:
 def sidecar(path: Path) -> Any:
     """What the JSON file beside a recording says, once its checksum is found right."""
     report = json.loads(path.with_suffix(".json").read_text())
-    entry = next(file for file in report["files"] if file["name"] == path.name)
+    name = os.fsencode(path.name).decode(errors="replace")
+    entry = next(file for file in report["files"] if file["name"] == name)
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert entry["size"] == path.stat().st_size
     return report

@@ -39,7 +39,7 @@ class Daemon:
     """A relay in a process of its own, with a folder for all its files.
 
     It has a control connection for the test (`command`) beside those that `options` ask for, records into
-    `recordings` if `options` do not say otherwise, and logs into a file.
+    `recordings` unless `record` is false, and logs into a file.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Daemon:
         listen: tuple[str, ...] = ("-l", "127.0.0.1"),
         log_level: str = "info",
         recordings: Path | None = None,
+        record: bool = True,
         ports: tuple[int, int] | None = None,
         stdio: bool = False,
         environment: dict[str, str] | None = None,
@@ -63,7 +64,8 @@ class Daemon:
         self._control: Control | None = None
         port_min, port_max = ports or media_ports()
         arguments: list[str | Path] = [binary(), "-f", "-F", *listen, "-d", log_level]
-        arguments += ["-p", folder / "pid", "-m", str(port_min), "-M", str(port_max), "-r", self.recordings]
+        arguments += ["-p", folder / "pid", "-m", str(port_min), "-M", str(port_max)]
+        arguments += ["-r", self.recordings] if record else []
         arguments += ["-s", "stdio:" if stdio else f"cunix:{self.socket}", *options]
         pipe = subprocess.PIPE if stdio else subprocess.DEVNULL
         with self.log_path.open("wb") as log:

@@ -143,7 +143,7 @@ class Call:
         notify: str = "",
     ) -> None:
         self.daemon = daemon
-        self.call_id = call_id or f"call-{next(self._numbers)}"
+        self.call_id = call_id or f"unnamed-{next(self._numbers)}"
         self.from_tag, self.to_tag = tags
         self.caller, self.callee = (Phone(host) for host in hosts)
         try:
@@ -164,10 +164,14 @@ class Call:
     def talk(self, count: int) -> tuple[list[bytes], list[bytes]]:
         """Both say so many packets, which arrive; returns those of the caller and those of the callee."""
         said = self.caller.say(self.at_caller_side, count)
-        assert self.callee.hear(count) == said
+        self._expect(self.callee.hear(count), said)
         answered = self.callee.say(self.at_callee_side, count)
-        assert self.caller.hear(count) == answered
+        self._expect(self.caller.hear(count), answered)
         return said, answered
+
+    def _expect(self, heard: list[bytes], said: list[bytes]) -> None:
+        numbers = [said.index(packet) if packet in said else None for packet in heard]
+        assert heard == said, f"heard {numbers} of {len(said)} packets; log:\n{self.daemon.log()}"
 
     def command(self, letters: str, *more: str) -> str:
         """A command about this call, from the caller's side."""

@@ -35,11 +35,13 @@ def fields(path: Path, display_filter: str, *names: str) -> list[list[str]]:
 
 
 def capinfos(path: Path) -> dict[str, str]:
-    """The summary of a capture by capinfos, by name."""
+    """The summary of a capture by capinfos, by name; a name that stands there twice has two lines."""
     need("capinfos")
-    lines = _output("capinfos", "-M", str(path)).splitlines()
-    pairs = (line.partition(":")[::2] for line in lines if ":" in line)
-    return {name.strip(): value.strip() for name, value in pairs}
+    summary: dict[str, str] = {}
+    for line in _output("capinfos", "-M", str(path)).splitlines():
+        name, _, value = (part.strip() for part in line.partition(":"))
+        summary[name] = f"{summary[name]}\n{value}" if name in summary else value
+    return summary
 
 
 def _output(*command: str) -> str:
