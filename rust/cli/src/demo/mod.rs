@@ -29,7 +29,7 @@ use report::LegReport;
 
 /// Holds a call of two built-in phones through a relay on 127.0.0.1, records it, and shows what happened.
 #[derive(Debug, Parser)]
-#[command(name = "rtpproxy demo", max_term_width = 110)]
+#[command(name = "rtpproxy demo", bin_name = "rtpproxy demo", max_term_width = 110)]
 pub(crate) struct Demo {
     /// Length of the call.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
