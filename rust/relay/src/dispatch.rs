@@ -55,7 +55,7 @@ impl RelayHandle {
     /// Executes one command given as text without cookie. `done` is called once, with the reply and its line
     /// feed, on the caller's thread or on a worker's: it must only hand the reply over.
     pub fn submit(&self, text: &[u8], origin: Origin, done: Box<dyn FnOnce(Vec<u8>) + Send>) {
-        tracing::debug!("received command \"{}\"", text.escape_ascii());
+        tracing::debug!("received command \"{}\"", text.trim_ascii().escape_ascii());
         let accepted = self.desk.front().accept(text, origin, &KernelRoutes);
         self.place(accepted, Done::Text(done));
     }
