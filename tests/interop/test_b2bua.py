@@ -1,0 +1,190 @@
+"""Calls through the stock Sippy B2BUA, which steers the relay over each of its transports."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from interop.b2bua import B2bua, SippyClient
+from interop.sipp import (
+    HOST,
+    Answer,
+    HangUp,
+    HungUp,
+    Invite,
+    Mark,
+    Play,
+    Sipp,
+    capture,
+    captured,
+    need_raw_sockets,
+)
+from support import capture as recording
+from support.daemon import StartDaemon, free_port, wait_until
+from support.phone import Media, Phone
+
+KEY = "dtmf_2833_5.pcap"
+KEY_S = 0.3
+
+transports = pytest.mark.parametrize("transport", ["udp", "unix", "cunix", "tcp"])
+
+
+def address_for(transport: str, folder: Path) -> str:
+    """A control address that is free."""
+    if transport.endswith("unix"):
+        return f"{transport}:{folder}/relay"
+    kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
+    return f"{transport}:{HOST}:{free_port(kind)}"
+
+
+@pytest.mark.parametrize("options", [(), ("--compat",)], ids=["native", "compat"])
+@transports
+def test_a_call_is_held_and_recorded(
+    start_daemon: StartDaemon, tmp_path: Path, transport: str, options: tuple[str, ...]
+) -> None:
+    need_raw_sockets()
+    said = captured(KEY)
+    relay, notify = address_for(transport, tmp_path), f"unix:{tmp_path}/b2bua"
+    daemon = start_daemon("-s", relay, "-n", notify, *options, log_level="dbug")
+    steps = [Invite(), Mark("talk"), Play(capture(KEY), KEY_S), Mark("end"), HangUp()]
+    with (
+        Sipp(tmp_path, Answer(), HungUp(), echo=True) as callee,
+        B2bua(tmp_path, daemon, relay, (HOST, callee.port), notify) as b2bua,
+        Sipp(tmp_path, *steps, remote=(HOST, b2bua.port)) as caller,
+    ):
+        caller.await_mark("talk")
+        session = b2bua.session()
+        assert daemon.command(session.command("R")) == "0"
+        caller.go("talk")
+        wait_until(
+            lambda: daemon.command(session.command("Q")).split()[1:3] == [str(len(said))] * 2,
+            "everything is said and echoed",
+        )
+        assert daemon.command(session.command("Q")).split()[3:] == [str(2 * len(said)), "0"]
+        caller.go("end")
+        caller.finish()
+        callee.finish()
+        wait_until(lambda: daemon.counter("nsess_destroyed") == 1, "the session is deleted")
+        assert b2bua.commands("D") == [session.command("D").split()]
+        assert daemon.command(session.command("Q")) == "E50"
+    assert daemon.counter("nsess_created") == 1
+
+    name = f"{session.call_id}={session.from_tag}"
+    path = daemon.recordings / (f"{name}.o.rtp" if options else f"{name}.pcapng")
+    wait_until(lambda: options or path.with_suffix(".json").exists(), "the recording is complete")
+    packets = recording.read(path)
+    for leg in (None,) if options else ("caller", "callee"):
+        assert [packet.payload for packet in packets if packet.interface == leg] == said
+
+
+def test_a_call_is_put_on_hold_and_taken_back(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    need_raw_sockets()
+    said = captured(KEY)
+    relay, notify = address_for("cunix", tmp_path), f"unix:{tmp_path}/b2bua"
+    daemon = start_daemon("-s", relay, "-n", notify, log_level="dbug")
+    key = Play(capture(KEY), KEY_S)
+    steps = [Invite(), key, Mark("hold"), Invite(2, on_hold=True), Mark("back"), Invite(3), key]
+    with (
+        Sipp(tmp_path, Answer(), *2 * [Answer(is_change=True)], HungUp(), echo=True) as callee,
+        B2bua(tmp_path, daemon, relay, (HOST, callee.port), notify) as b2bua,
+        Sipp(tmp_path, *steps, Mark("end"), HangUp(), remote=(HOST, b2bua.port)) as caller,
+    ):
+        caller.go("hold")
+        caller.await_mark("back")
+        session = b2bua.session()
+        held = [words for words in b2bua.commands("U") if words[2] == "0.0.0.0"]
+        assert [words[1:2] + words[4:6] for words in held] == [session.command("U").split()[1:]]
+        caller.go("back")
+        caller.await_mark("end")
+        assert daemon.command(session.command("Q")).split()[1:] == [str(2 * len(said))] * 2 + ["40", "0"]
+        caller.go("end")
+        caller.finish()
+        callee.finish()
+        wait_until(lambda: daemon.counter("nsess_destroyed") == 1, "the session is deleted")
+    assert daemon.counter("nsess_created") == 1
+
+
+def test_both_media_of_a_call_are_relayed_and_recorded(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    need_raw_sockets()
+    said = captured(KEY)
+    relay, notify = address_for("udp", tmp_path), f"unix:{tmp_path}/b2bua"
+    daemon = start_daemon("-s", relay, "-n", notify, "-a", log_level="dbug")
+    steps = [Invite(has_video=True), Play(capture(KEY), KEY_S), Play(capture(KEY), KEY_S, "video"), HangUp()]
+    with (
+        Sipp(tmp_path, Answer(has_video=True), HungUp(), echo=True) as callee,
+        B2bua(tmp_path, daemon, relay, (HOST, callee.port), notify) as b2bua,
+        Sipp(tmp_path, *steps, remote=(HOST, b2bua.port)) as caller,
+    ):
+        caller.finish()
+        callee.finish()
+        wait_until(lambda: daemon.counter("nsess_destroyed") == 2, "the sessions are deleted")
+        session = b2bua.session()
+        call_id = session.call_id.removesuffix("-1")
+        assert [words[1] for words in b2bua.commands("D")] == [f"{call_id}-1", f"{call_id}-0"]
+    for index in (0, 1):
+        path = daemon.recordings / f"{call_id}-{index}={session.from_tag}.pcapng"
+        wait_until(path.with_suffix(".json").exists, "the recording is complete")
+        assert recording.sidecar(path)["call"] == f"{call_id}={session.from_tag}"
+        packets = recording.read(path)
+        for leg in ("caller", "callee"):
+            assert [packet.payload for packet in packets if packet.interface == leg] == said
+
+
+@pytest.mark.parametrize("kind", ["unix", "path", "tcp"])
+def test_a_call_without_media_is_hung_up(start_daemon: StartDaemon, tmp_path: Path, kind: str) -> None:
+    need_raw_sockets()
+    relay = address_for("cunix", tmp_path)
+    notify = f"{tmp_path}/b2bua" if kind == "path" else f"unix:{tmp_path}/b2bua"
+    if kind == "tcp":
+        notify = address_for("tcp", tmp_path)
+    daemon = start_daemon("-s", relay, "-n", notify, "-T", "1", "-W", "30", log_level="dbug")
+    with (
+        Sipp(tmp_path, Answer(), HungUp(), echo=True) as callee,
+        B2bua(tmp_path, daemon, relay, (HOST, callee.port), notify) as b2bua,
+        Sipp(tmp_path, Invite(), Play(capture(KEY), KEY_S), HungUp(), remote=(HOST, b2bua.port)) as caller,
+    ):
+        caller.finish()
+        callee.finish()
+    assert daemon.counter("nsess_timeout") == daemon.counter("nsess_destroyed") == 1
+
+
+@transports
+def test_the_client_classes_are_content(start_daemon: StartDaemon, tmp_path: Path, transport: str) -> None:
+    relay, notify = address_for(transport, tmp_path), "unix:/not/there"
+    daemon = start_daemon("-s", relay, "-n", notify)
+    with SippyClient(relay, notify) as client, Phone() as caller, Phone() as callee:
+        features = ["copy", "stat", "tnot", "sbind", "wdnt", "copy_p"]
+        assert client.request("online", True) == dict.fromkeys(["online", *features], True)
+        call_id, from_tag, to_tag = client.request("begin")
+        to_callee = Media(*client.request("offer", HOST, caller.port))
+        to_caller = Media(*client.request("answer", HOST, callee.port))
+        assert client.request("record") == "0"
+        said = caller.say(to_caller, 5)
+        assert callee.hear(5) == said
+        answered = callee.say(to_callee, 3)
+        assert caller.hear(3) == answered
+        assert client.request("query")[1:] == [5, 3, 8, 0]
+        wait_until(lambda: client.request("load") == [1, 1, 8, 8], "the relay says how it is")
+        assert client.request("delete") == "20040107"
+        assert daemon.command(f"Q {call_id} {from_tag} {to_tag}") == "E50"
+        assert daemon.counter("nsess_created") == daemon.counter("nsess_destroyed") == 1
+    path = daemon.recordings / f"{call_id}={from_tag}.pcapng"
+    wait_until(path.with_suffix(".json").exists, "the recording is complete")
+    assert sorted(recording.payloads(recording.read(path))) == sorted(said + answered)
+
+
+# Not over UDP, where the client asks again for ten seconds before it gives up.
+@pytest.mark.parametrize("transport", ["unix", "cunix", "tcp"])
+def test_the_client_classes_find_the_relay_again(
+    start_daemon: StartDaemon, tmp_path: Path, transport: str
+) -> None:
+    relay = address_for(transport, tmp_path)
+    daemon = start_daemon("-s", relay)
+    with SippyClient(relay, "unix:/none") as client:
+        assert client.request("online", True)["online"]
+        daemon.stop()
+        assert not client.request("online", False)["online"]
+        start_daemon("-s", relay)
+        assert client.request("online", True)["online"]
