@@ -28,19 +28,18 @@ from support.phone import Media, Phone
 KEY = "dtmf_2833_5.pcap"
 KEY_S = 0.3
 
-transports = pytest.mark.parametrize("transport", ["udp", "unix", "cunix", "tcp"])
-
 
 def address_for(transport: str, folder: Path) -> str:
     """A control address that is free."""
     if transport.endswith("unix"):
         return f"{transport}:{folder}/relay"
-    kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
-    return f"{transport}:{HOST}:{free_port(kind)}"
+    kind = socket.SOCK_DGRAM if transport.startswith("udp") else socket.SOCK_STREAM
+    host = "::1" if transport.endswith("6") else HOST
+    return f"{transport}:{host}:{free_port(kind, host)}"
 
 
 @pytest.mark.parametrize("options", [(), ("--compat",)], ids=["native", "compat"])
-@transports
+@pytest.mark.parametrize("transport", ["udp", "unix", "cunix", "tcp"])
 def test_a_call_is_held_and_recorded(
     start_daemon: StartDaemon, tmp_path: Path, transport: str, options: tuple[str, ...]
 ) -> None:
@@ -150,7 +149,7 @@ def test_a_call_without_media_is_hung_up(start_daemon: StartDaemon, tmp_path: Pa
     assert daemon.counter("nsess_timeout") == daemon.counter("nsess_destroyed") == 1
 
 
-@transports
+@pytest.mark.parametrize("transport", ["udp", "udp6", "unix", "cunix", "tcp", "tcp6"])
 def test_the_client_classes_are_content(start_daemon: StartDaemon, tmp_path: Path, transport: str) -> None:
     relay, notify = address_for(transport, tmp_path), "unix:/not/there"
     daemon = start_daemon("-s", relay, "-n", notify)
@@ -176,7 +175,7 @@ def test_the_client_classes_are_content(start_daemon: StartDaemon, tmp_path: Pat
 
 
 # Not over UDP, where the client asks again for ten seconds before it gives up.
-@pytest.mark.parametrize("transport", ["unix", "cunix", "tcp"])
+@pytest.mark.parametrize("transport", ["unix", "cunix", "tcp", "tcp6"])
 def test_the_client_classes_find_the_relay_again(
     start_daemon: StartDaemon, tmp_path: Path, transport: str
 ) -> None:
