@@ -155,17 +155,21 @@ impl<I: MediaIo> Worker<I> {
     }
 
     /// Relays what the ready sockets hold; returns how many packets.
+    ///
+    /// Sockets give one packet each in turn, so that after a pause the parties of a call are not heard, and
+    /// recorded, one after the other.
     fn packets(&mut self, batch: Batch) -> u32 {
         let mut packets = 0;
-        let ready = mem::take(&mut self.ready);
-        for &port in &ready {
-            for _ in 0..READS_PER_SOCKET {
-                let Some(arrived) = self.packet(port, batch) else { break };
+        let mut ready = mem::take(&mut self.ready);
+        for _ in 0..READS_PER_SOCKET {
+            ready.retain(|&port| {
+                let Some(arrived) = self.packet(port, batch) else { return false };
                 packets += 1;
                 // A phone sends one packet at a time. Only where one had to wait are there others behind it.
-                if self.now.mono.since(arrived) < BACKLOG_AGE {
-                    break;
-                }
+                self.now.mono.since(arrived) >= BACKLOG_AGE
+            });
+            if ready.is_empty() {
+                break;
             }
         }
         self.ready = ready;
@@ -343,6 +347,22 @@ mod tests {
         for (sequence, sent) in (0..).zip(&worker.carrier.io.sent) {
             assert_eq!(*sent, (TO_CALLEE, callee, rtp(sequence)));
         }
+    }
+
+    #[test]
+    fn after_a_pause_packets_of_both_parties_keep_their_order() {
+        let (mut worker, handle) = worker();
+        set_up(&mut worker, &handle);
+        let start = clock::now().wall.0 - 100_000_000;
+        for number in 0..4 {
+            let at = start + u64::from(number) * 20_000_000;
+            worker.carrier.io.arrive(FROM_CALLER, "192.0.2.1:4000", Wall(at), &rtp(number));
+            worker.carrier.io.arrive(TO_CALLEE, "192.0.2.2:4002", Wall(at + 1), &rtp(number));
+        }
+        worker.wait().unwrap();
+        worker.turn();
+        let sequences: Vec<_> = worker.carrier.io.sent.iter().map(|(_, _, payload)| payload[3]).collect();
+        assert_eq!(sequences, [0, 0, 1, 1, 2, 2, 3, 3]);
     }
 
     #[test]
