@@ -32,6 +32,7 @@ pub(crate) struct Stream {
     /// The last source that was refused, so that each is told once.
     pub(crate) last_refused: Option<SocketAddr>,
     pub(crate) refusals_told: u8,
+    pub(crate) moves_told: u8,
 }
 
 impl Stream {
@@ -43,6 +44,7 @@ impl Stream {
             longest_gap_s: 0.0,
             last_refused: None,
             refusals_told: 0,
+            moves_told: 0,
         }
     }
 

@@ -91,6 +91,82 @@ fn the_signalled_address_outranks_a_stranger_that_was_taken() {
 }
 
 #[test]
+fn the_signalled_host_outranks_a_stranger_while_media_waits_for_it() {
+    let mut lab = call(LatchMode::Nat);
+    for sequence in 0..4 {
+        lab.rtp(STRANGER, 22002, 2, sequence);
+        lab.pass(ms(30));
+    }
+    assert_eq!(lab.rtp("127.0.0.1:31234", 22002, 1, 500).len(), 1, "120 ms after the stranger's first");
+    assert_eq!(goes_to(&mut lab), "127.0.0.1:31234");
+    assert_eq!(lab.rtp(STRANGER, 22002, 2, 4).len(), 0);
+    lab.pass(ms(400));
+    assert_eq!(lab.rtp(STRANGER, 22002, 2, 20).len(), 0);
+
+    let mut lab = call(LatchMode::Nat);
+    for sequence in 0..7 {
+        lab.rtp(STRANGER, 22002, 2, sequence);
+        lab.pass(ms(30));
+    }
+    assert_eq!(lab.rtp("127.0.0.1:31234", 22002, 1, 500).len(), 0, "too late");
+}
+
+#[test]
+fn a_flood_of_one_host_does_not_push_a_phone_behind_nat_out() {
+    let mut lab = call(LatchMode::Nat);
+    for ssrc in 100..104 {
+        lab.rtp(STRANGER, 22002, ssrc, 1);
+    }
+    for sequence in 0..3 {
+        assert_eq!(lab.rtp("127.0.0.9:5555", 22002, 1, sequence).len(), 0);
+        for ssrc in 0..20 {
+            lab.pass(ms(1));
+            lab.rtp(STRANGER, 22002, 1000 + ssrc, sequence);
+            lab.rtp(&format!("127.0.0.66:{}", 7000 + ssrc), 22002, 5, sequence);
+        }
+    }
+    assert_eq!(lab.rtp("127.0.0.9:5555", 22002, 1, 3).len(), 1);
+}
+
+#[test]
+fn a_phone_behind_nat_comes_back_from_another_port_after_hold() {
+    for same_offer_while_silent in [false, true] {
+        let mut lab = call(LatchMode::Nat);
+        for sequence in 0..5 {
+            lab.rtp("127.0.0.9:5555", 22002, 1, sequence);
+            lab.pass(ms(20));
+        }
+        lab.ask("U c 0.0.0.0 30000 f t");
+        lab.pass(ms(30_000));
+        if same_offer_while_silent {
+            lab.ask("U c 127.0.0.1 30000 f t");
+        }
+        let relayed: usize = (0..4)
+            .map(|sequence| {
+                lab.pass(ms(20));
+                lab.rtp("127.0.0.9:6666", 22002, 7, sequence).len()
+            })
+            .sum();
+        assert_eq!(relayed, usize::from(same_offer_while_silent));
+    }
+    // While the phone speaks, an offer that repeats its address lets nobody else in, now or later.
+    let mut lab = call(LatchMode::Nat);
+    for sequence in 0..50 {
+        lab.rtp("127.0.0.9:5555", 22002, 1, sequence);
+        if sequence == 20 {
+            lab.ask("U c 127.0.0.1 30000 f t");
+        }
+        assert_eq!(lab.rtp(STRANGER, 22002, 2, sequence).len(), 0);
+        lab.pass(ms(20));
+    }
+    lab.pass(ms(1000));
+    for sequence in 50..60 {
+        assert_eq!(lab.rtp(STRANGER, 22002, 2, sequence).len(), 0);
+        lab.pass(ms(20));
+    }
+}
+
+#[test]
 fn fast_floods_gaps_and_changing_ssrcs_do_not_make_a_stranger_the_party() {
     let mut lab = call(LatchMode::Nat);
     for sequence in 0..20 {
@@ -190,6 +266,30 @@ fn what_is_not_rtp_passes_from_the_signalled_host_and_on_trial_from_others() {
         assert_eq!(lab.datagram("127.0.0.67:1", 22002, b"udptl").len(), 0, "RTP was seen");
         lab.pass(ms(20));
     }
+    lab.ask("U c 127.0.0.1 30500 f t");
+    let relayed: usize = (0..4)
+        .map(|_| {
+            lab.pass(ms(20));
+            lab.datagram("127.0.0.67:1", 22002, b"udptl").len()
+        })
+        .sum();
+    assert_eq!(relayed, 1, "a call that becomes a fax sends no RTP any more");
+}
+
+#[test]
+fn a_stream_that_is_taken_with_every_packet_is_told_of_only_so_often() {
+    let mut lab = call(LatchMode::Legacy);
+    lab.ask("R c f t");
+    lab.rtp(CALLER, 22002, 1, 1);
+    lab.ask("U c 127.0.0.1 30000 f t");
+    let mut marks = 0;
+    for sequence in 0..100 {
+        for host in [8, 9] {
+            lab.rtp(&format!("127.0.0.{host}:5555"), 22002, host, sequence);
+            marks += lab.out.effects.iter().filter(|effect| matches!(effect, Effect::Recording(_))).count();
+        }
+    }
+    assert!((1..100).contains(&marks), "{marks}");
 }
 
 #[test]

@@ -356,6 +356,23 @@ fn without_a_folder_recording_is_e50_and_the_call_goes_on() {
     assert_eq!(lab.rtp(CALLER, 22002, 1, 1).len(), 1);
     lab.host.folder = FolderState::Troubled;
     assert_eq!(lab.ask("R c f t"), "0");
+    lab.host.folder = FolderState::Unusable;
+    assert_eq!(lab.ask("R c f t"), "0", "it runs already");
+    assert_eq!(lab.ask("N c f t"), "0");
+    assert_eq!(lab.ask("R c f t"), "0", "and goes on in its file");
+}
+
+#[test]
+fn rtcp_is_left_out_if_it_is_not_wanted() {
+    let config = EngineConfig { record_rtcp: false, ..EngineConfig::default() };
+    let mut lab = Lab::with_engine(config);
+    lab.ask("U c 127.0.0.1 30000 f");
+    lab.ask("L c 127.0.0.1 30100 f t");
+    lab.ask("R c f t");
+    lab.rtp(CALLER, 22002, 1, 1);
+    assert_eq!(recorded(&lab), 1);
+    assert_eq!(lab.rtp("127.0.0.1:30001", 22003, 1, 1).len(), 1);
+    assert_eq!(recorded(&lab), 0);
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Engine {
 
         // 5. The resizer, 6. the player: packets to a party that hears a prompt are dropped here.
         // 7. Witnesses.
-        record(now, session, side, &arrival, out);
+        record(now, session, side, &arrival, self.config.record_rtcp, out);
 
         // 8. Multiplexing and encryption have their place here.
         // 9. Relay.
@@ -116,7 +116,12 @@ fn analyze(now: Now, session: &mut Session, side: usize, channel: Channel, rtp: 
 /// Tells the log and the recordings that a stream found its source or moved.
 fn moved(now: Now, session: &mut Session, side: usize, channel: Channel, verdict: Verdict, out: &mut Out) {
     let leg = leg_of(side);
-    let Some(to) = session.sides[side].stream(channel).latch.remote() else { return };
+    let stream = session.sides[side].stream(channel);
+    let Some(to) = stream.latch.remote() else { return };
+    if stream.moves_told >= MOVES_TOLD_MAX {
+        return;
+    }
+    stream.moves_told += 1;
     let mark = match verdict {
         Verdict::Relatched { from } => {
             info!(
@@ -171,7 +176,10 @@ pub(super) fn recordings_of(session: &Session) -> impl Iterator<Item = Recording
 }
 
 /// Copies an accepted packet into the recordings that cover it.
-fn record(now: Now, session: &Session, side: usize, arrival: &Arrival, out: &mut Out) {
+fn record(now: Now, session: &Session, side: usize, arrival: &Arrival, with_rtcp: bool, out: &mut Out) {
+    if arrival.port.channel == Channel::Rtcp && !with_rtcp {
+        return;
+    }
     let call = session.recording.filter(|recording| !recording.paused).map(|recording| recording.id);
     for id in [call, session.sides[side].recording].into_iter().flatten() {
         let (src, dst) = recorded_addresses(session, side, arrival);
@@ -204,6 +212,10 @@ fn recorded_addresses(session: &Session, side: usize, arrival: &Arrival) -> (Soc
 
 /// `-2` sends packets shorter than this twice.
 const DOUBLE_BELOW_BYTES: usize = 128;
+
+/// At most this many moves are told of for a stream: in legacy two sources may take it from each other with
+/// every packet.
+const MOVES_TOLD_MAX: u8 = 64;
 
 /// At most this many refused sources are told of for a stream.
 const REFUSALS_TOLD_MAX: u8 = 8;

@@ -21,12 +21,6 @@ impl Engine {
         host: &mut dyn Host,
         out: &mut Out,
     ) -> Reply {
-        if host.recording_folder() == FolderState::Unusable {
-            if self.matching(party).next().is_some() {
-                error!(call_id = %party.call_id, "can't record: no recording folder that can be written to (-r)");
-            }
-            return Reply::Error(ErrorCode::NOT_FOUND);
-        }
         let matching: Vec<(usize, usize)> = self.matching(party).collect();
         let mut running = false;
         for (key, side) in matching {
@@ -45,7 +39,13 @@ impl Engine {
                 RecordScope::Stream => self.record_stream(now, key, side, host, out),
             };
         }
-        if running { Reply::Done } else { Reply::Error(ErrorCode::NOT_FOUND) }
+        if running {
+            return Reply::Done;
+        }
+        if host.recording_folder() == FolderState::Unusable && self.matching(party).next().is_some() {
+            error!(call_id = %party.call_id, "can't record: no recording folder that can be written to (-r)");
+        }
+        Reply::Error(ErrorCode::NOT_FOUND)
     }
 
     pub(super) fn stop_record(&mut self, now: Now, party: &Party, both: bool, out: &mut Out) -> Reply {
@@ -63,9 +63,6 @@ impl Engine {
 
     /// `-a`: a new session is recorded from its creation; failures are silent.
     pub(super) fn record_from_start(&mut self, now: Now, key: usize, host: &mut dyn Host, out: &mut Out) {
-        if host.recording_folder() == FolderState::Unusable {
-            return;
-        }
         match self.config.record_scope {
             RecordScope::Call => {
                 self.record_call(now, key, host, out);
@@ -111,7 +108,7 @@ impl Engine {
         })
     }
 
-    /// Scope call: starts or resumes; a running one is left as it is.
+    /// Scope call: starts or resumes; a running one is left as it is. False if it cannot start.
     fn record_call(&mut self, now: Now, key: usize, host: &mut dyn Host, out: &mut Out) -> bool {
         match &mut self.sessions[key].recording {
             Some(recording) if recording.paused => {
@@ -121,7 +118,7 @@ impl Engine {
             }
             Some(_) => {}
             None => {
-                let id = self.start(now, key, Coverage::Call, host, out);
+                let Some(id) = self.start(now, key, Coverage::Call, host, out) else { return false };
                 self.sessions[key].recording = Some(CallRecording { id, paused: false });
             }
         }
@@ -138,7 +135,7 @@ impl Engine {
         true
     }
 
-    /// Scope stream: what the party sends; a running one is left as it is.
+    /// Scope stream: what the party sends; a running one is left as it is. False if it cannot start.
     fn record_stream(
         &mut self,
         now: Now,
@@ -148,7 +145,8 @@ impl Engine {
         out: &mut Out,
     ) -> bool {
         if self.sessions[key].sides[side].recording.is_none() {
-            let id = self.start(now, key, Coverage::Stream(leg_of(side)), host, out);
+            let coverage = Coverage::Stream(leg_of(side));
+            let Some(id) = self.start(now, key, coverage, host, out) else { return false };
             self.sessions[key].sides[side].recording = Some(id);
         }
         true
@@ -167,9 +165,9 @@ impl Engine {
         if sides[side].recording.is_some() {
             return false;
         }
-        let id = match sides[1 - side].recording {
-            Some(id) => id,
-            None => self.start(now, key, Coverage::SingleFile, host, out),
+        let joined = sides[1 - side].recording;
+        let Some(id) = joined.or_else(|| self.start(now, key, Coverage::SingleFile, host, out)) else {
+            return false;
         };
         self.sessions[key].sides[side].recording = Some(id);
         true
@@ -185,6 +183,7 @@ impl Engine {
         true
     }
 
+    /// Starts a recording, if the folder takes any. A running one does not need the folder any more.
     fn start(
         &mut self,
         now: Now,
@@ -192,7 +191,10 @@ impl Engine {
         coverage: Coverage,
         host: &mut dyn Host,
         out: &mut Out,
-    ) -> RecordingId {
+    ) -> Option<RecordingId> {
+        if host.recording_folder() == FolderState::Unusable {
+            return None;
+        }
         let id = RecordingId(host.random());
         let rtcp = self.config.record_rtcp;
         let session = &mut self.sessions[key];
@@ -200,7 +202,7 @@ impl Engine {
         out.push(Effect::Recording(RecordingEvent::Start(Box::new(recording_start(
             now, session, id, coverage, rtcp,
         )))));
-        id
+        Some(id)
     }
 }
 

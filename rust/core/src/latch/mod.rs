@@ -83,7 +83,9 @@ pub struct Latch {
     allowed: Option<u128>,
     /// Media waits until here before it is sent to a source of the lowest rank.
     send_from: Option<Mono>,
-    /// RTP was seen from an accepted or tried source.
+    /// The same address was signalled once more: if the settled source is silent, it may be replaced.
+    reopened: bool,
+    /// RTP was seen from an accepted or tried source since the address was signalled.
     rtp_seen: bool,
     /// Allocated when the first stranger speaks; most streams never see one.
     candidates: Option<Box<Candidates>>,
@@ -107,6 +109,7 @@ impl Latch {
             previous: None,
             allowed: None,
             send_from: None,
+            reopened: false,
             rtp_seen: false,
             candidates: None,
         }

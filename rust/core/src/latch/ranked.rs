@@ -37,8 +37,10 @@ struct Candidate {
 impl Latch {
     pub(super) fn ranked_signal(&mut self, now: Mono, addr: SocketAddr) {
         if self.signalled == Some(addr) {
+            self.reopened = self.latched;
             return;
         }
+        self.rtp_seen = false;
         if self.latched && self.remote != Some(addr) {
             self.previous = self.remote;
             self.updated = Some(now);
@@ -52,9 +54,11 @@ impl Latch {
     }
 
     pub(super) fn ranked_packet(&mut self, now: Mono, from: SocketAddr, rtp: Option<Seen>) -> Verdict {
-        if self.latched {
-            return self.locked_packet(now, from, rtp);
-        }
+        if self.latched { self.locked_packet(now, from, rtp) } else { self.open_packet(now, from, rtp) }
+    }
+
+    /// A packet while no source is settled, or the settled one may be replaced.
+    fn open_packet(&mut self, now: Mono, from: SocketAddr, rtp: Option<Seen>) -> Verdict {
         let rank = self.rank(from);
         if rank != Rank::Exact && self.mode == LatchMode::Strict {
             return Verdict::Refuse;
@@ -91,6 +95,7 @@ impl Latch {
         let Some(source) = self.remote else { return Verdict::Refuse };
         if from == source {
             self.heard = now;
+            self.reopened = false;
             if let Some(seen) = rtp {
                 self.rtp_seen = true;
                 self.record = Some((seen.ssrc, seen.sequence));
@@ -99,6 +104,10 @@ impl Latch {
         }
         if Some(from) == self.signalled && !self.on_hold {
             return self.lock(now, from, rtp);
+        }
+        // Media waits for better sources than a stranger, so they are let in.
+        if self.send_from.is_some_and(|from| now < from) && self.rank(from) == Rank::Host {
+            return self.open_packet(now, from, rtp);
         }
         let silent = now.since(self.heard) >= SILENCE;
         let continues = match (self.record, rtp) {
@@ -110,6 +119,8 @@ impl Latch {
         };
         if silent && continues && self.mode != LatchMode::Strict {
             self.lock(now, from, rtp)
+        } else if silent && self.reopened {
+            self.open_packet(now, from, rtp)
         } else {
             Verdict::Refuse
         }
@@ -157,6 +168,7 @@ impl Latch {
         self.rtp_seen |= rtp.is_some();
         self.heard = now;
         self.send_from = None;
+        self.reopened = false;
         self.candidates = None;
         match before {
             Some(before) => Verdict::Relatched { from: before },
@@ -181,15 +193,16 @@ impl Candidates {
             return *known;
         }
         let fresh = Candidate { from, ssrc, sequence, count: 1, first: now, last: now };
-        *self.place() = Some(fresh);
+        *self.place(from.ip()) = Some(fresh);
         fresh
     }
 
-    /// A free place, else that of the candidate that showed least and longest ago: a flood of sources pushes
-    /// out its own kind first.
-    fn place(&mut self) -> &mut Option<Candidate> {
-        let weakest =
-            |place: &&mut Option<Candidate>| place.map_or((0, Mono(0)), |known| (known.count, known.last));
+    /// A free place, else that of a candidate of the same host, else of any: the one that showed least and
+    /// longest ago. So a host that floods us pushes out none but its own.
+    fn place(&mut self, host: IpAddr) -> &mut Option<Candidate> {
+        let weakest = |place: &&mut Option<Candidate>| {
+            place.map(|known| (known.from.ip() != host, known.count, known.last))
+        };
         self.0.iter_mut().min_by_key(weakest).expect("there is at least one place")
     }
 }
