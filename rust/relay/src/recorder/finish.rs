@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::files::{ATTEMPTS_MAX, Folder, file_mode, part_name};
 use super::names::Names;
-use super::sidecar::{FileFacts, Sidecar};
+use super::sidecar::{FileFacts, Sidecar, hex_unless_utf8};
 
 /// An ended recording.
 #[derive(Debug)]
@@ -205,6 +206,7 @@ fn write_sidecar(job: &Job) -> io::Result<()> {
 fn facts(file: &Closed) -> FileFacts {
     FileFacts {
         name: file.part.to_string_lossy().into_owned(),
+        name_hex: hex_unless_utf8(file.part.as_bytes()),
         size: file.len,
         sha256: file.sha256.clone().unwrap_or_default(),
     }

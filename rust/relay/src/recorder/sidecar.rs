@@ -114,6 +114,9 @@ impl Sidecar {
 pub(super) struct FileFacts {
     /// Its name. Bytes that are not UTF-8 are replaced.
     pub(super) name: String,
+    /// The exact bytes in hexadecimal, if they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name_hex: Option<String>,
     /// In bytes.
     pub(super) size: u64,
     /// Of the whole file, in hexadecimal.
