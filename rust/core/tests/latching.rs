@@ -346,6 +346,21 @@ fn legacy_follows_a_source_that_keeps_ssrc_and_sequence() {
 }
 
 #[test]
+fn legacy_guesses_rtcp_only_when_the_address_of_rtp_was_learned() {
+    let sender_report = [0x80, 200, 0, 6];
+    let mut lab = call(LatchMode::Legacy);
+    lab.datagram(STRANGER, 22003, &sender_report);
+    lab.rtp(CALLER, 22002, 1, 1);
+    let sent = lab.datagram("127.0.0.1:30101", 22001, &sender_report);
+    assert_eq!(sent[0].1.to_string(), STRANGER, "RTP came from where it was signalled");
+
+    let mut lab = call(LatchMode::Legacy);
+    lab.rtp("127.0.0.9:5554", 22002, 1, 1);
+    let sent = lab.datagram("127.0.0.1:30101", 22001, &sender_report);
+    assert_eq!(sent[0].1.to_string(), "127.0.0.9:5555");
+}
+
+#[test]
 fn refusals_are_counted_and_marked_once_a_source() {
     let mut lab = call(LatchMode::Nat);
     lab.ask("R c f t");

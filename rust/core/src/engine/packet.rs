@@ -86,8 +86,10 @@ fn latch(
     let side = &mut session.sides[side];
     match channel {
         Channel::Rtp => {
+            let before = side.rtp.latch.remote();
             let verdict = side.rtp.latch.rtp_packet(now.mono, from, seen);
-            if matches!(verdict, Verdict::Latched | Verdict::Relatched { .. }) {
+            // A source that is settled where it was signalled says nothing new about RTCP.
+            if side.rtp.latch.remote() != before {
                 side.rtcp.latch.guess_rtcp(&side.rtp.latch);
             }
             verdict
