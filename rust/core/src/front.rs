@@ -323,9 +323,9 @@ fn check_modifiers(modifiers: &Modifiers, rules: &mut dyn Rules) -> Result<(), E
     rules.family(modifiers)
 }
 
-/// A name without a colon also means the UNIX target of that path.
+/// The path of a UNIX target may be written with or without its prefix, on either side.
 fn same_target(name: &[u8], wanted: &[u8]) -> bool {
-    name == wanted || (!wanted.contains(&b':') && name.strip_prefix(b"unix:") == Some(wanted))
+    name.strip_prefix(b"unix:").unwrap_or(name) == wanted.strip_prefix(b"unix:").unwrap_or(wanted)
 }
 
 fn display_call(command: &Command) -> String {

@@ -112,7 +112,10 @@ fn notifying() -> FrontConfig {
     let fixed =
         |name: &str, path: &str| NotifySpec::Fixed { name: name.as_bytes().into(), target: target(path) };
     let caller = NotifySpec::Caller { name: (*b"tcp:%%CC_SELF%%:5000").into(), port: 5000 };
-    FrontConfig { notify: vec![fixed("unix:/run/n", "/run/n"), caller], ..bridge() }
+    FrontConfig {
+        notify: vec![fixed("unix:/run/n", "/run/n"), fixed("/run/bare", "/run/bare"), caller],
+        ..bridge()
+    }
 }
 
 fn notified(lab: &Lab) -> Vec<(NotifyTarget, Vec<u8>)> {
@@ -144,6 +147,9 @@ fn a_timeout_is_reported_to_the_target_of_the_last_u() {
     lab.ask("U c 127.0.0.1 30000 f unix:/run/n x");
     assert_eq!(lab.ask("D c f"), "0");
     assert_eq!(notified(&lab), []);
+    lab.ask("U c 127.0.0.1 30000 f unix:/run/bare x");
+    lab.pass(seconds(61));
+    assert_eq!(notified(&lab), [(NotifyTarget::Unix((*b"/run/bare").into()), b"x\n".to_vec())]);
 }
 
 #[test]
