@@ -18,11 +18,11 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Makes the file by `bind`, in place of an old socket at `path`.
+    /// Makes the file by `bind`, in place of an old file at `path`.
     ///
     /// # Errors
     ///
-    /// The path is empty or too long, something else than a socket is there, or `bind` fails.
+    /// The path is empty or too long, a folder or a device is there, or `bind` fails.
     pub(crate) fn create<L>(path: &Path, bind: impl FnOnce(&Path) -> io::Result<L>) -> io::Result<(L, Self)> {
         check_path(path)?;
         clear(path)?;
@@ -52,11 +52,13 @@ pub(crate) fn check_path(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes an old socket at `path`.
+/// Removes an old file at `path`, as the C program does; but a device is nobody's leftover.
 fn clear(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => fs::remove_file(path),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket")),
+    match fs::symlink_metadata(path).map(|meta| meta.file_type()) {
+        Ok(kind) if kind.is_dir() || kind.is_block_device() || kind.is_char_device() => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a folder or a device"))
+        }
+        Ok(_) => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -73,14 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sockets_are_replaced_and_only_our_own_is_removed() {
+    fn old_files_are_replaced_and_only_our_own_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        fs::write(&path, "text").unwrap();
+        fs::create_dir(&path).unwrap();
         assert!(SocketFile::create(&path, |path| UnixListener::bind(path)).is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"text");
-        fs::remove_file(&path).unwrap();
-
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, "text").unwrap();
         let (_first, old) = SocketFile::create(&path, |path| UnixListener::bind(path)).unwrap();
         // Keeps the first inode in use, so that the second socket has another.
         fs::hard_link(&path, dir.path().join("link")).unwrap();
