@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -65,6 +66,35 @@ fn hangup_without_sessions_ends_it() {
     let (status, stderr) = relay.end();
     assert_eq!(status.code(), Some(0));
     assert!(stderr.ends_with(": rtpproxy ended\n"), "{stderr}");
+}
+
+#[test]
+fn the_end_of_a_session_is_summed_up() {
+    let place = Place::new();
+    let relay = place.start(&["-d", "info"]);
+    let phone = UdpSocket::bind("127.0.0.1:0").unwrap();
+    relay.ask(&format!("U one 127.0.0.1 {} from", phone.local_addr().unwrap().port()));
+    let reply = relay.ask("L one 127.0.0.1 9 from to");
+    let port: u16 = reply.split(' ').next().unwrap().parse().unwrap();
+    for sequence in 1..=3_u8 {
+        let mut packet = [0_u8; 172];
+        (packet[0], packet[3], packet[11]) = (0x80, sequence, 0xab);
+        phone.send_to(&packet, ("127.0.0.1", port)).unwrap();
+    }
+    until("the packets are relayed", || relay.ask("Q one from to nrelayed") == "3\n");
+    assert_eq!(relay.ask("D one from"), "0\n");
+    relay.signal(Signal::TERM);
+    let log = relay.end().1;
+    let mut lines = log.lines().filter(|line| line.starts_with("INFO:one:"));
+    for part in [
+        "RTP stats: 0 in from callee, 3 in from caller, 3 relayed, 0 dropped, 0 ignored",
+        "RTCP stats: 0 in from callee, 0 in from caller, 0 relayed, 0 dropped, 0 ignored",
+        "RTP times of the caller: first packet 0.",
+        "RTP stream from caller: SSRC=0x000000AB, ssrc_changes=1, psent=3, precvd=3, plost=0, pdups=0",
+        "is cleaned up",
+    ] {
+        assert!(lines.any(|line| line.contains(part)), "{part}: {log}");
+    }
 }
 
 #[test]

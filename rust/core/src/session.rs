@@ -26,6 +26,7 @@ pub(crate) struct Stream {
     pub(crate) latch: Latch,
     /// Packets accepted.
     pub(crate) packets: u64,
+    pub(crate) first_packet: Option<Mono>,
     pub(crate) last_packet: Option<Mono>,
     /// Seconds.
     pub(crate) longest_gap_s: f64,
@@ -40,6 +41,7 @@ impl Stream {
         Self {
             latch: Latch::new(mode, channel),
             packets: 0,
+            first_packet: None,
             last_packet: None,
             longest_gap_s: 0.0,
             last_refused: None,
@@ -51,6 +53,7 @@ impl Stream {
     /// Counts an accepted packet.
     pub(crate) fn count(&mut self, now: Mono) {
         self.packets += 1;
+        self.first_packet.get_or_insert(now);
         if let Some(last) = self.last_packet.replace(now) {
             self.longest_gap_s = self.longest_gap_s.max(now.since(last).as_secs_f64());
         }

@@ -204,6 +204,16 @@ fn log_end(session: &Session) {
         );
     }
     for side in [1, 0] {
+        let stream = &session.sides[side].rtp;
+        let (Some(first), Some(last)) = (stream.first_packet, stream.last_packet) else { continue };
+        let since = |at: Mono| at.since(session.created.mono).as_secs_f64();
+        info!(
+            call_id = %call_id,
+            "RTP times of the {}: first packet {:.3} s after the start, last {:.3} s, longest gap {:.3} s",
+            crate::session::leg_of(side).name(), since(first), since(last), stream.longest_gap_s,
+        );
+    }
+    for side in [1, 0] {
         let report = session.sides[side].analyzer.report();
         let Some(ssrc) = report.ssrc_last else { continue };
         info!(
