@@ -1,6 +1,7 @@
 //! One session: two sides, each with an RTP and an RTCP stream. Plain data, without handles of the shell
 //! other than the numbers of its socket pairs.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use crate::addr::LocalAddr;
@@ -30,9 +31,8 @@ pub(crate) struct Stream {
     pub(crate) last_packet: Option<Mono>,
     /// Seconds.
     pub(crate) longest_gap_s: f64,
-    /// The last source that was refused, so that each is told once.
-    pub(crate) last_refused: Option<SocketAddr>,
-    pub(crate) refusals_told: u8,
+    /// The refused sources that were told of, as hashes.
+    pub(crate) refusals_told: Told,
     pub(crate) moves_told: u8,
 }
 
@@ -44,8 +44,7 @@ impl Stream {
             first_packet: None,
             last_packet: None,
             longest_gap_s: 0.0,
-            last_refused: None,
-            refusals_told: 0,
+            refusals_told: Told::default(),
             moves_told: 0,
         }
     }
@@ -57,6 +56,32 @@ impl Stream {
         if let Some(last) = self.last_packet.replace(now) {
             self.longest_gap_s = self.longest_gap_s.max(now.since(last).as_secs_f64());
         }
+    }
+}
+
+/// Sources that were told of, so that each is told once, and only so many are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Told {
+    hashes: [u32; 8],
+    count: u8,
+}
+
+impl Told {
+    /// Whether this source is to be told of; from then on it was.
+    pub(crate) fn is_new(&mut self, source: SocketAddr) -> bool {
+        let count = usize::from(self.count);
+        if count == self.hashes.len() {
+            return false;
+        }
+        let mut hasher = DefaultHasher::new();
+        source.hash(&mut hasher);
+        let hash = hasher.finish() as u32;
+        if self.hashes[..count].contains(&hash) {
+            return false;
+        }
+        self.hashes[count] = hash;
+        self.count += 1;
+        true
     }
 }
 

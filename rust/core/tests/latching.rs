@@ -373,12 +373,14 @@ fn refusals_are_counted_and_marked_once_a_source() {
     };
     lab.rtp(STRANGER, 22002, 2, 1);
     assert_eq!(marks(&lab), 1);
+    lab.rtp("127.0.0.67:6666", 22002, 2, 1);
+    assert_eq!(marks(&lab), 1);
     lab.rtp(STRANGER, 22002, 2, 2);
     assert_eq!(marks(&lab), 0);
     for host in 1..=100 {
         lab.rtp(&format!("127.0.1.{host}:9"), 22002, 2, 1);
     }
     assert_eq!(marks(&lab), 0, "and only so many sources");
-    assert_eq!(lab.ask("G npkts_discard npkts_relayed npkts_rcvd"), "102 1 103");
+    assert_eq!(lab.ask("G npkts_discard npkts_relayed npkts_rcvd"), "103 1 104");
     assert_eq!(lab.ask("Q c f t"), "60 1 0 1 0");
 }

@@ -144,11 +144,9 @@ fn moved(now: Now, session: &mut Session, side: usize, channel: Channel, verdict
 fn refused(now: Now, session: &mut Session, side: usize, channel: Channel, from: SocketAddr, out: &mut Out) {
     let leg = leg_of(side);
     let stream = session.sides[side].stream(channel);
-    if stream.last_refused == Some(from) || stream.refusals_told >= REFUSALS_TOLD_MAX {
+    if !stream.refusals_told.is_new(from) {
         return;
     }
-    stream.last_refused = Some(from);
-    stream.refusals_told += 1;
     let expected = stream.latch.remote();
     warn!(
         call_id = %session.call_id,
@@ -218,6 +216,3 @@ const DOUBLE_BELOW_BYTES: usize = 128;
 /// At most this many moves are told of for a stream: in legacy two sources may take it from each other with
 /// every packet.
 const MOVES_TOLD_MAX: u8 = 64;
-
-/// At most this many refused sources are told of for a stream.
-const REFUSALS_TOLD_MAX: u8 = 8;
