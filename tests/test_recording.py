@@ -355,9 +355,7 @@ def test_spool(start_daemon: StartDaemon, make_call: MakeCall, tmp_path: Path) -
     not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == Path("/tmp").stat().st_dev,
     reason="needs a second file system",
 )
-def test_spool_on_another_file_system(
-    start_daemon: StartDaemon, make_call: MakeCall, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_spool_on_another_file_system(start_daemon: StartDaemon, make_call: MakeCall) -> None:
     spool = Path("/dev/shm") / f"rtpproxy-test-{os.getpid()}"
     spool.mkdir()
     try:
@@ -499,9 +497,7 @@ def test_a_folder_that_cannot_be_used(
     assert of(call.caller, packets) == said
 
 
-def test_a_folder_that_vanishes_during_a_call(
-    start_daemon: StartDaemon, make_call: MakeCall, tmp_path: Path
-) -> None:
+def test_a_folder_that_vanishes_during_a_call(start_daemon: StartDaemon, make_call: MakeCall) -> None:
     daemon = start_daemon(log_level="err")
     call = make_call(daemon, "call-1")
     call.command("R")
@@ -509,8 +505,7 @@ def test_a_folder_that_vanishes_during_a_call(
     wait_until(lambda: (daemon.recordings / "call-1=from.pcapng.part").exists(), "the file is there")
     shutil.rmtree(daemon.recordings)
     call.talk(PACKETS)
-    other = make_call(daemon)
-    wait_until(lambda: other.command("R") == "E50", "the folder is missed")
+    wait_until(lambda: make_call(daemon).command("R") == "E50", "the folder is missed")
     call.talk(PACKETS)
     assert call.command("D") == "0"
     daemon.stop()

@@ -104,18 +104,25 @@ class Datagram:
         self.socket.connect(address)
 
     def command(self, text: str | bytes, lines: int = 1) -> str:
-        cookie = uuid.uuid4().hex.encode()
+        cookie = uuid.uuid4().hex.encode() + b" "
         for _ in range(int(TIMEOUT_S)):
-            reply = self.exchange(cookie + b" " + _encoded(text), timeout=1)
-            if reply is not None and reply.startswith(cookie + b" "):
+            reply = self.exchange(cookie + _encoded(text), timeout=1)
+            # Others may be late replies to what was sent before.
+            while reply is not None and not reply.startswith(cookie):
+                reply = self.receive()
+            if reply is not None:
                 assert reply.count(b"\n") == lines, reply
-                return _decoded(reply.removeprefix(cookie + b" "))
+                return _decoded(reply.removeprefix(cookie))
         raise TimeoutError("no reply")
 
     def exchange(self, datagram: bytes, timeout: float = TIMEOUT_S) -> bytes | None:
         """The datagram that comes back for `datagram`, if one does."""
         self.socket.settimeout(timeout)
         self.socket.send(datagram)
+        return self.receive()
+
+    def receive(self) -> bytes | None:
+        """The next datagram, if one comes."""
         try:
             return self.socket.recv(65536)
         except TimeoutError:
