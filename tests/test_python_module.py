@@ -426,6 +426,23 @@ def test_close(door: str, tmp_path: Path) -> None:
                 call()
 
 
+def test_a_closed_relay_takes_no_callback() -> None:
+    with rtpproxy.Proxy() as proxy:
+        proxy.close()
+        with pytest.raises(rtpproxy.Closed):
+            proxy.on_timeout(print)
+
+
+def test_arguments_about_events_and_features_are_checked_at_once() -> None:
+    with rtpproxy.Proxy() as proxy:
+        with pytest.raises(TypeError, match="callback"):
+            proxy.on_timeout(5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="timeout_s"):
+            proxy.events("1")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="number"):
+            proxy.feature(-1)
+
+
 def test_repr_says_where(tmp_path: Path) -> None:
     address = control_address("cunix", tmp_path)
     with rtpproxy.Proxy(control=[address]) as proxy, rtpproxy.Client(address) as client:

@@ -9,7 +9,7 @@ from typing import Self, TypeAlias, overload
 
 from rtpproxy._rtpproxy import Door
 from rtpproxy.calls import Calls, Direction, Host, Id, Media
-from rtpproxy.errors import Error
+from rtpproxy.errors import Closed, Error
 from rtpproxy.results import Info, Leg, Stats, TimeoutEvent
 
 _Callback: TypeAlias = Callable[[TimeoutEvent], object]
@@ -174,6 +174,8 @@ class ThroughDoor(Calls):
 
     def events(self, timeout_s: float | None = None) -> Iterator[TimeoutEvent]:
         self._need_events()
+        if timeout_s is not None and not isinstance(timeout_s, (int, float)):
+            raise TypeError(f"timeout_s: must be a number, not {type(timeout_s).__name__}")
         with self._callbacks_lock:
             if self._callbacks:
                 raise Error("on_timeout() takes the events")
@@ -181,6 +183,10 @@ class ThroughDoor(Calls):
 
     def on_timeout(self, callback: _Callback) -> None:
         self._need_events()
+        if not callable(callback):
+            raise TypeError(f"callback: must be callable, not {type(callback).__name__}")
+        if not self._finalizer.alive:
+            raise Closed("it is closed")
         with self._callbacks_lock:
             self._callbacks.append(callback)
             if not self._threads:

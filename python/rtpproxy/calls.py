@@ -240,7 +240,10 @@ class Calls(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends it; doing so twice is fine. From then on all other methods raise :class:`~rtpproxy.Closed`."""
+        """Ends it; doing so twice is fine.
+
+        From then on :meth:`events` ends at once, and all other methods raise :class:`~rtpproxy.Closed`.
+        """
         ...
 
     def __enter__(self) -> Self: ...

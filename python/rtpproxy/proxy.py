@@ -37,7 +37,8 @@ class Proxy(ThroughDoor):
     :param compat: Latching, recordings and file names as the C program has them.
     :raises ValueError: A setting cannot be right; the text names the option of the command line it belongs
         to.
-    :raises rtpproxy.StartError: An address cannot be bound, a folder cannot be used, or this is not Linux.
+    :raises rtpproxy.StartError: A control socket cannot be opened, or this is not Linux. A media address that
+        cannot be bound, or a folder that cannot be used, is told by the first call that needs it.
 
     >>> import rtpproxy, tempfile
     >>> with tempfile.TemporaryDirectory() as folder, rtpproxy.Proxy(record_dir=folder) as proxy:

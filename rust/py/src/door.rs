@@ -233,7 +233,10 @@ impl Door {
     }
 
     /// `VF`
-    fn feature(&self, py: Python<'_>, number: u32) -> PyResult<bool> {
+    fn feature(&self, py: Python<'_>, number: i64) -> PyResult<bool> {
+        if number < 0 {
+            return Err(PyValueError::new_err("number: must not be negative"));
+        }
         match self.call(py, Command::Feature(number.to_string().into_bytes().into()))? {
             Reply::Feature(known) => Ok(known),
             _ => Err(unexpected()),
