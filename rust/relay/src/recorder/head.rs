@@ -26,7 +26,7 @@ pub(super) struct Head {
     cseq: u32,
 }
 
-/// A packet that waits for the head.
+/// A packet that waits.
 #[derive(Debug)]
 pub(super) struct Held {
     /// The packet.
@@ -69,14 +69,15 @@ impl Head {
     }
 
     /// Lets a packet wait; true if the wait is over with it.
-    pub(super) fn hold(&mut self, packet: &PacketHead, payload: &[u8], notes: Notes, now: Instant) -> bool {
+    pub(super) fn hold(&mut self, held: Held, now: Instant) -> bool {
         let Some(waiting) = &mut self.waiting else { return true };
+        let packet = held.packet;
         if packet.channel == Channel::Rtp {
             waiting.silent[side(packet.leg)] = false;
         }
         let (since, _) = *waiting.since.get_or_insert((packet.at.mono, now));
-        waiting.bytes += payload.len();
-        waiting.held.push(Held { packet: *packet, payload: payload.into(), notes });
+        waiting.bytes += held.payload.len();
+        waiting.held.push(held);
         waiting.silent == [false, false]
             || waiting.held.len() >= HELD_MAX
             || waiting.bytes >= HELD_BYTES_MAX

@@ -25,6 +25,7 @@ mod finish;
 mod formats;
 mod head;
 mod names;
+mod order;
 mod queue;
 mod recording;
 mod sidecar;

@@ -13,8 +13,9 @@ use tracing::{error, info};
 use super::files::{Folder, Folders};
 use super::finish::{Closed, Job};
 use super::formats::{Encoder, Notes};
-use super::head::Head;
+use super::head::{Head, Held};
 use super::names::Names;
+use super::order::Order;
 use super::queue::{Dropped, PacketHead};
 use super::sidecar::{Sidecar, channel_name, hex, hex_unless_utf8, mark_text, rfc3339};
 use super::tally::{self, Tally};
@@ -53,6 +54,7 @@ pub(super) struct Recording {
     retry_at: Instant,
     /// Why packets are not recorded at the moment.
     trouble: Option<String>,
+    order: Order,
     head: Option<Head>,
     /// Remarks for the next packet.
     comments: Vec<String>,
@@ -92,6 +94,7 @@ impl Recording {
             output: None,
             retry_at: now,
             trouble: None,
+            order: Order::default(),
             head,
             comments: Vec::new(),
             missing: [const { None }; 4],
@@ -112,13 +115,9 @@ impl Recording {
             return;
         }
         let notes = self.take_notes(packet.leg, packet.channel);
-        match &mut self.head {
-            Some(head) if head.is_waiting() => {
-                if head.hold(packet, payload, notes, now) {
-                    self.release(shared, now);
-                }
-            }
-            Some(_) | None => self.write(shared, packet, payload, &notes, now),
+        self.order.push(Held { packet: *packet, payload: payload.into(), notes }, now);
+        while let Some(held) = self.order.pop_due() {
+            self.put(shared, held, now);
         }
     }
 
@@ -156,6 +155,7 @@ impl Recording {
         if self.ended.is_some() {
             return;
         }
+        self.put_all(shared, now);
         self.release(shared, now);
         for (dropped, cause) in std::mem::take(&mut self.missing).into_iter().flatten() {
             self.settle(&dropped, &cause);
@@ -174,6 +174,9 @@ impl Recording {
     pub(super) fn tick(&mut self, shared: &mut Shared, now: Instant) {
         if self.output.is_none() && self.ended.is_none() && now >= self.retry_at {
             self.open(shared, now);
+        }
+        if self.order.is_overdue(now) {
+            self.put_all(shared, now);
         }
         if self.head.as_ref().is_some_and(|head| head.is_overdue(now)) {
             self.release(shared, now);
@@ -250,6 +253,25 @@ impl Recording {
                 self.trouble = Some(error.to_string());
                 self.retry_at = now + RETRY_PERIOD;
             }
+        }
+    }
+
+    /// Takes a packet in the order of time.
+    fn put(&mut self, shared: &mut Shared, held: Held, now: Instant) {
+        match &mut self.head {
+            Some(head) if head.is_waiting() => {
+                if head.hold(held, now) {
+                    self.release(shared, now);
+                }
+            }
+            Some(_) | None => self.write(shared, &held.packet, &held.payload, &held.notes, now),
+        }
+    }
+
+    /// Ends the wait for older packets.
+    fn put_all(&mut self, shared: &mut Shared, now: Instant) {
+        while let Some(held) = self.order.pop() {
+            self.put(shared, held, now);
         }
     }
 

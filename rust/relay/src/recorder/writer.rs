@@ -177,8 +177,9 @@ impl<S: Storage> Writer<S> {
 
 /// More than most records have, in bytes.
 const RECORD_SIZE_USUAL: usize = 512;
-/// How long a packet stays in memory, at most.
-const FLUSH_PERIOD: Duration = Duration::from_secs(1);
+/// How long a record stays in the buffer: together with the time for which packets wait for older ones, and
+/// that between two looks, a second at most.
+const FLUSH_PERIOD: Duration = Duration::from_millis(700);
 /// How long to wait before the disk is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
