@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, unbounded};
 use rtpproxy_core::addr::Family;
 use rtpproxy_core::command::NotifyTarget;
 use rtpproxy_core::config::NotifySpec;
@@ -66,7 +66,7 @@ impl Notifier {
     ///
     /// The system refuses another thread.
     pub fn start() -> io::Result<Self> {
-        let (jobs, queue) = bounded(QUEUE_LEN);
+        let (jobs, queue) = unbounded();
         let (stop, stopped) = bounded(0);
         let thread = thread::Builder::new()
             .name("notifier".to_owned())
@@ -106,8 +106,11 @@ impl NotifyHandle {
         match target {
             NotifyTarget::InProcess(number) => self.publish(&Notice { number, text }),
             NotifyTarget::Unix(_) | NotifyTarget::Tcp { .. } => {
-                if let Err(TrySendError::Full(job)) = self.jobs.try_send(Job { target, text }) {
-                    self.count_lost(&Name(&job.target));
+                if self.jobs.len() >= QUEUE_MAX {
+                    self.count_lost(&Name(&target));
+                } else {
+                    // It fails only after the end, when nobody is told anything any more.
+                    let _ = self.jobs.send(Job { target, text });
                 }
             }
         }
@@ -115,7 +118,7 @@ impl NotifyHandle {
 
     /// Gets the notifications to in-process targets from now on: none if the notifier has ended.
     pub fn subscribe(&self) -> Events {
-        let (sender, receiver) = bounded(QUEUE_LEN);
+        let (sender, receiver) = unbounded();
         let lost = Arc::new(AtomicU64::new(0));
         if let Some(subscribers) = &mut *self.subscribers() {
             subscribers.push(Subscriber { sender, lost: Arc::clone(&lost) });
@@ -131,14 +134,13 @@ impl NotifyHandle {
     fn publish(&self, notice: &Notice) {
         let mut subscribers = self.subscribers();
         let Some(subscribers) = &mut *subscribers else { return };
-        subscribers.retain(|subscriber| match subscriber.sender.try_send(notice.clone()) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                subscriber.lost.fetch_add(1, Ordering::Relaxed);
-                self.count_lost(&format_args!("in-process target {}", notice.number));
-                true
+        subscribers.retain(|subscriber| {
+            if subscriber.sender.len() < QUEUE_MAX {
+                return subscriber.sender.send(notice.clone()).is_ok();
             }
-            Err(TrySendError::Disconnected(_)) => false,
+            subscriber.lost.fetch_add(1, Ordering::Relaxed);
+            self.count_lost(&format_args!("in-process target {}", notice.number));
+            true
         });
     }
 
@@ -163,7 +165,7 @@ pub struct Notice {
     pub text: Vec<u8>,
 }
 
-/// The notifications to in-process targets, in order. At most 1024 wait; further ones are lost.
+/// The notifications to in-process targets, in order. At most 65,536 wait; further ones are lost.
 #[derive(Debug)]
 pub struct Events {
     receiver: Receiver<Notice>,
@@ -398,8 +400,9 @@ fn tcp_place(text: &str, resolve: bool) -> Result<(Option<Ipv4Addr>, u16), Strin
     }
 }
 
-/// Notifications that wait, for the thread and for each subscriber.
-const QUEUE_LEN: usize = 1024;
+/// Notifications that may wait, for the thread and for each subscriber. When a network fails, all calls time
+/// out within a second, and a server that frees their resources needs to hear of each.
+const QUEUE_MAX: usize = 65_536;
 /// Open connections; above that the one that was idle longest is closed.
 const CONNECTIONS_MAX: usize = 128;
 /// New connections after a write that failed.
@@ -532,6 +535,20 @@ mod tests {
     }
 
     #[test]
+    fn all_calls_may_time_out_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n");
+        let listener = UnixListener::bind(&path).unwrap();
+        let notifier = Notifier::start().unwrap();
+        let handle = notifier.handle();
+        let reader = thread::spawn(move || accept(&listener).lines().take(20_000).count());
+        for _ in 0..20_000 {
+            handle.send(unix_target(&path), b"tag\n".to_vec());
+        }
+        assert_eq!((reader.join().unwrap(), handle.lost()), (20_000, 0));
+    }
+
+    #[test]
     fn a_full_queue_is_counted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("n");
@@ -540,7 +557,7 @@ mod tests {
         let handle = notifier.handle();
         // The first one fills the socket's buffer and keeps the thread busy.
         handle.send(unix_target(&path), vec![b'x'; 8 << 20]);
-        for _ in 0..QUEUE_LEN + 10 {
+        for _ in 0..QUEUE_MAX + 10 {
             handle.send(unix_target(&path), b"x\n".to_vec());
         }
         assert!(handle.lost() > 0);
@@ -555,12 +572,12 @@ mod tests {
         handle.send(NotifyTarget::InProcess(4), b"tag\n".to_vec());
         let notice = Notice { number: 4, text: b"tag\n".to_vec() };
         assert_eq!(events.next(), Some(notice));
-        for _ in 0..QUEUE_LEN + 2 {
+        for _ in 0..QUEUE_MAX + 2 {
             handle.send(NotifyTarget::InProcess(4), b"tag\n".to_vec());
         }
         assert_eq!(handle.lost(), 2);
         drop(notifier);
-        assert_eq!(events.by_ref().count(), QUEUE_LEN);
+        assert_eq!(events.by_ref().count(), QUEUE_MAX);
         assert_eq!(events.next_within(Duration::ZERO), Err(EventsEnded));
         assert_eq!(handle.subscribe().next_within(Duration::ZERO), Err(EventsEnded));
     }

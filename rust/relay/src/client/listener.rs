@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use rtpproxy_core::addr::Family;
 #[cfg(unix)]
 use socket2::SockAddr;
@@ -23,7 +23,7 @@ use crate::socket_file::SocketFile;
 
 /// A notification target: what a daemon is told with `-n` and named in `U`.
 ///
-/// Lines from all connections come in one queue of at most 1024; while it is full, further ones are lost.
+/// Lines from all connections come in one queue of at most 16,384; while it is full, further ones are lost.
 #[derive(Debug)]
 pub struct NotifyListener {
     target: String,
@@ -86,7 +86,7 @@ impl NotifyListener {
     fn start(socket: Socket) -> io::Result<Self> {
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
-        let (sender, lines) = bounded(QUEUE_LEN);
+        let (sender, lines) = unbounded();
         let shared = Arc::new(Shared::default());
         let for_acceptor = Arc::clone(&shared);
         let acceptor = thread::Builder::new()
@@ -175,7 +175,7 @@ fn read(connection: Socket, lines: &Sender<Vec<u8>>, shared: &Shared) -> io::Res
         if line.pop() != Some(b'\n') {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        if lines.try_send(line).is_err() {
+        if lines.len() >= QUEUE_MAX || lines.send(line).is_err() {
             shared.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -204,8 +204,8 @@ fn unix(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Lines that wait to be read.
-const QUEUE_LEN: usize = 1024;
+/// Lines that may wait to be read, by one that reads slowly when many calls time out at once.
+pub(super) const QUEUE_MAX: usize = 16_384;
 /// The longest line with its line feed, in bytes; a longer one ends its connection.
 const LINE_MAX: u64 = 8192;
 /// Connections at a time.

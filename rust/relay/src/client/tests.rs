@@ -10,6 +10,7 @@ use rtpproxy_core::front::Origin;
 
 use socket2::{Domain, Type};
 
+use super::listener::QUEUE_MAX;
 use super::*;
 use crate::config::ControlSpec;
 use crate::control::{self, ControlThread, Executor, SocketOptions};
@@ -266,11 +267,11 @@ fn notifications_that_nobody_reads_are_counted() {
     let listener = NotifyListener::bind("tcp:127.0.0.1:0").unwrap();
     let place = listener.target().strip_prefix("tcp:").unwrap();
     let mut daemon = std::net::TcpStream::connect(place).unwrap();
-    daemon.write_all(&b"tag\n".repeat(1030)).unwrap();
+    daemon.write_all(&b"tag\n".repeat(QUEUE_MAX + 6)).unwrap();
     while listener.lost() < 6 {
         thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(std::iter::from_fn(|| listener.next_within(Duration::ZERO)).count(), 1024);
+    assert_eq!(std::iter::from_fn(|| listener.next_within(Duration::ZERO)).count(), QUEUE_MAX);
     assert_eq!(listener.lost(), 6);
 }
 
