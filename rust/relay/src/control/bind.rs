@@ -66,7 +66,7 @@ pub(super) enum Endpoint {
     Stream(UnixStream),
 }
 
-/// Opens the control sockets. An old socket in the place of a new one is removed.
+/// Opens the control sockets. An old file in the place of a UNIX socket is removed.
 ///
 /// The files of UNIX sockets stay until the control thread stops, or until [`discard`].
 ///
