@@ -98,8 +98,9 @@ impl<I: MediaIo> Worker<I> {
         // Priority 3: time.
         if self.engine.next_deadline() <= self.now.mono {
             self.engine.handle_timeout(self.now, &mut self.out);
-            self.carry_out();
+            // Whoever is told of a timeout finds the session gone.
             self.publish();
+            self.carry_out();
         }
 
         self.carrier.flush(self.now.mono);
