@@ -186,7 +186,6 @@ impl Front {
     }
 
     /// What this relay refuses whatever the session is: sub-commands, and notify arguments without a target.
-    /// Re-packetization is refused earlier, among the modifiers.
     fn refusal(&self, command: &Command) -> Option<ErrorCode> {
         if !command.subs().is_empty() {
             info!(call_id = %display_call(command), "refused: sub-commands are not supported by this version");
@@ -303,10 +302,6 @@ impl Rules for Checks<'_> {
                 Err(ErrorCode::LOCAL_UNKNOWN)
             }
             Modifier::RouteTo(ip) if self.routes.source_for(*ip).is_none() => Err(ErrorCode::NO_ROUTE),
-            Modifier::Repacketize(_) => {
-                info!("refused: re-packetization (z) is not supported by this version");
-                Err(ErrorCode::REPACKETIZE)
-            }
             _ => Ok(()),
         }
     }

@@ -29,6 +29,7 @@ pub mod pcap;
 pub mod pcapng;
 pub mod port_pool;
 pub mod recording;
+pub mod resizer;
 pub mod rtcp;
 pub mod rtp;
 mod session;

@@ -171,10 +171,14 @@ fn without_padding(body: &[u8]) -> Result<&[u8], RtpError> {
     Ok(&body[..end])
 }
 
-const PADDING_BIT: u8 = 0x20;
+/// In the first byte: there is padding.
+pub(crate) const PADDING_BIT: u8 = 0x20;
 const EXTENSION_BIT: u8 = 0x10;
 const CSRC_COUNT: u8 = 0x0f;
-const MARKER_BIT: u8 = 0x80;
+
+/// In the second byte, above the payload type.
+pub(crate) const MARKER_BIT: u8 = 0x80;
+
 const EXTENSION_HEADER_LEN: usize = 4;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::config::{EngineConfig, LatchMode};
 use crate::host::OpenedPair;
 use crate::latch::Latch;
 use crate::recording::{Channel, Coverage, Leg, LegFacts, RecordingId};
+use crate::resizer::Resizer;
 use crate::time::{Mono, Now};
 
 /// Packets of a pipe (both RTP streams, or both RTCP streams, of a session).
@@ -96,6 +97,8 @@ pub(crate) struct Side {
     pub(crate) analyzer: Box<Analyzer>,
     /// The text of the `c` list.
     pub(crate) codecs: Option<Box<str>>,
+    /// Rebuilds what this party sends, while `z` is in force.
+    pub(crate) resizer: Option<Box<Resizer>>,
     pub(crate) on_hold: bool,
     pub(crate) holds: u32,
     /// The recording of what this party sends, in scope stream.
@@ -111,6 +114,7 @@ impl Side {
             rtcp: Stream::new(mode, Channel::Rtcp),
             analyzer: Box::new(Analyzer::new()),
             codecs: None,
+            resizer: None,
             on_hold: false,
             holds: 0,
             recording: None,

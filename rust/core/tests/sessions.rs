@@ -270,7 +270,6 @@ fn what_comes_later_is_refused_with_its_code() {
         ("S c f t", "E50"),
         ("C c name f t", "E65"),
         ("C x name f t", "E50"),
-        ("Uz20 c 127.0.0.1 30000 f", "E13"),
         ("Q c f t && D", "E3"),
     ] {
         assert_eq!(lab.ask(command), reply, "{command}");

@@ -107,6 +107,25 @@ fn large_datagrams_are_cut_and_empty_ones_pass() {
 }
 
 #[test]
+fn resized_packets_are_sent_as_they_were_rebuilt() {
+    let relay = start(1, V4);
+    let handle = relay.handle();
+    let call = Call::set_up(&handle, 1, V4, V4);
+    let (family, media) = call.caller.media();
+    text(&handle, &format!("Uz40{family} {} {media} f", call.id));
+    let mut buffer = [0; 512];
+    for sequence in [1, 3, 5] {
+        call.caller.rtp.send_to(&rtp(sequence, 7), call.caller_sends_to).unwrap();
+        call.caller.rtp.send_to(&rtp(sequence + 1, 7), call.caller_sends_to).unwrap();
+        let len = call.callee.rtp.recv(&mut buffer).unwrap();
+        let mut expected = [&rtp(sequence, 7)[..], &rtp(sequence + 1, 7)[12..]].concat();
+        expected[3] = 1 + sequence as u8 / 2;
+        assert_eq!(buffer[..len], expected);
+    }
+    assert_eq!(text(&handle, "G npkts_resizer_in npkts_resizer_out npkts_resizer_discard"), "6 3 0\n");
+}
+
+#[test]
 fn a_burst_on_one_socket_keeps_its_order() {
     let relay = start(1, V4);
     let handle = relay.handle();

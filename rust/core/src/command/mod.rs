@@ -135,6 +135,14 @@ impl Modifiers {
         })
     }
 
+    /// The last `z`: milliseconds.
+    pub fn packet_ms(&self) -> Option<u16> {
+        self.0.iter().rev().find_map(|modifier| match modifier {
+            Modifier::Repacketize(milliseconds) => Some(*milliseconds),
+            _ => None,
+        })
+    }
+
     /// The codec list of `c`.
     pub fn codecs(&self) -> Option<&str> {
         self.0.iter().find_map(|modifier| match modifier {

@@ -187,6 +187,8 @@ impl Engine {
             stats.rtpa_ndups += report.ndups;
             stats.rtpa_nlost = stats.rtpa_nlost.wrapping_add(report.nlost);
             stats.rtpa_perrs += report.perrs;
+            let queued = side.resizer.as_ref().map_or(0, |resizer| resizer.queued());
+            stats.npkts_resizer_discard += queued as u64;
         }
     }
 }

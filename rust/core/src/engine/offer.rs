@@ -8,7 +8,8 @@ use crate::command::{ErrorCode, MediaAddr, MediaReply, Modifier, Modifiers, Offe
 use crate::effects::Out;
 use crate::front::{LocalChoice, Request};
 use crate::host::{Host, OpenError};
-use crate::session::{Notify, Session, payload_types};
+use crate::resizer::Resizer;
+use crate::session::{Notify, Session, Side, payload_types};
 use crate::time::Now;
 
 impl Engine {
@@ -161,6 +162,7 @@ impl Engine {
         }
         let party = &mut session.sides[side];
         set_codecs(party, &offer.modifiers);
+        self.stats.npkts_resizer_discard += set_packet_ms(party, offer.modifiers.packet_ms());
         party.rtp.latch.set_asymmetric(asymmetric);
         party.rtcp.latch.set_asymmetric(asymmetric);
         match offer.media {
@@ -212,9 +214,18 @@ fn replacement(choice: &LocalChoice, renew: bool) -> Option<&LocalAddr> {
     choice.replace.as_ref().or_else(|| if renew { choice.directions.get(1) } else { None })
 }
 
-fn set_codecs(party: &mut crate::session::Side, modifiers: &Modifiers) {
+fn set_codecs(party: &mut Side, modifiers: &Modifiers) {
     party.codecs = modifiers.codecs().map(Into::into);
     party.rtp.latch.set_payload_types(&payload_types(party.codecs.as_deref()));
+}
+
+/// Rebuilds packets of the party from now on, or no longer; how many were waiting and are lost.
+fn set_packet_ms(party: &mut Side, packet_ms: Option<u16>) -> u64 {
+    let Some(packet_ms) = packet_ms else {
+        return party.resizer.take().map_or(0, |resizer| resizer.queued() as u64);
+    };
+    party.resizer.get_or_insert_with(|| Box::new(Resizer::new(packet_ms))).set_packet_ms(packet_ms);
+    0
 }
 
 fn log_no_ports(offer: &Offer, local: &LocalAddr, error: OpenError) {

@@ -8,6 +8,7 @@ use super::{Arrival, Engine};
 use crate::effects::{Effect, MediaPort, Out, Packet, Payload, RecordPacket};
 use crate::latch::{Seen, Verdict};
 use crate::recording::{Channel, Coverage, Mark, RecordingId};
+use crate::resizer::Inserted;
 use crate::rtp::RtpView;
 use crate::session::{Session, leg_of};
 use crate::time::Now;
@@ -50,9 +51,57 @@ impl Engine {
             moved(now, session, side, channel, verdict, out);
         }
 
-        // 5. The resizer, 6. the player: packets to a party that hears a prompt are dropped here.
+        // 5. The resizer keeps the packet and gives others, at its own pace.
+        if channel == Channel::Rtp && session.sides[side].resizer.is_some() {
+            self.resize(now, (key, side), &arrival, packet.payload(), rtp.as_ref(), out);
+        } else {
+            self.forward(now, (key, side), &arrival, Payload::Received, packet.payload().len(), out);
+        }
+    }
+
+    /// Step 5 for a party with a resizer.
+    fn resize(
+        &mut self,
+        now: Now,
+        (key, side): (usize, usize),
+        arrival: &Arrival,
+        datagram: &[u8],
+        rtp: Option<&RtpView<'_>>,
+        out: &mut Out,
+    ) {
+        let Some(mut resizer) = self.sessions[key].sides[side].resizer.take() else { return };
+        let inserted = rtp.map_or(Inserted::Passed, |rtp| resizer.insert(now.mono, datagram, rtp));
+        if inserted == Inserted::Passed {
+            self.forward(now, (key, side), arrival, Payload::Received, datagram.len(), out);
+        } else {
+            self.stats.npkts_resizer_in += 1;
+            self.stats.npkts_resizer_discard += u64::from(inserted == Inserted::Discarded);
+        }
+        while let Some(range) = resizer.next(now.mono, &mut out.scratch) {
+            self.stats.npkts_resizer_out += 1;
+            let len = range.len();
+            self.forward(now, (key, side), arrival, Payload::Scratch(range), len, out);
+        }
+        self.sessions[key].sides[side].resizer = Some(resizer);
+    }
+
+    /// Steps 6 to 9: where a packet of `len` bytes that the party of `side` sent goes.
+    fn forward(
+        &mut self,
+        now: Now,
+        (key, side): (usize, usize),
+        arrival: &Arrival,
+        payload: Payload,
+        len: usize,
+        out: &mut Out,
+    ) {
+        let session = &mut self.sessions[key];
+        let channel = arrival.port.channel;
+        // 6. The player: packets to a party that hears a prompt are dropped here.
         // 7. Witnesses.
-        record(now, session, side, &arrival, self.config.record_rtcp, out);
+        if channel == Channel::Rtp || self.config.record_rtcp {
+            record(now, session, side, arrival, &payload, out);
+        }
 
         // 8. Multiplexing and encryption have their place here.
         // 9. Relay.
@@ -65,10 +114,9 @@ impl Engine {
             self.stats.npkts_discard += 1;
             return;
         };
-        let copies =
-            if self.config.double_send && packet.payload().len() < DOUBLE_BELOW_BYTES { 2 } else { 1 };
+        let copies = if self.config.double_send && len < DOUBLE_BELOW_BYTES { 2 } else { 1 };
         for _ in 0..copies {
-            out.push(Effect::Send { payload: Payload::Received, via, to });
+            out.push(Effect::Send { payload: payload.clone(), via, to });
         }
         // A packet that is sent twice is one packet all the same.
         session.pipe(channel).relayed += 1;
@@ -177,10 +225,7 @@ pub(super) fn recordings_of(session: &Session) -> impl Iterator<Item = Recording
 }
 
 /// Copies an accepted packet into the recordings that cover it.
-fn record(now: Now, session: &Session, side: usize, arrival: &Arrival, with_rtcp: bool, out: &mut Out) {
-    if arrival.port.channel == Channel::Rtcp && !with_rtcp {
-        return;
-    }
+fn record(now: Now, session: &Session, side: usize, arrival: &Arrival, payload: &Payload, out: &mut Out) {
     let call = session.recording.filter(|recording| !recording.paused).map(|recording| recording.id);
     for id in [call, session.sides[side].recording].into_iter().flatten() {
         let (src, dst) = recorded_addresses(session, side, arrival);
@@ -191,7 +236,7 @@ fn record(now: Now, session: &Session, side: usize, arrival: &Arrival, with_rtcp
             at: now,
             src,
             dst,
-            payload: Payload::Received,
+            payload: payload.clone(),
         }));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rtpproxy_core::addr::{Family, LocalAddr};
 use rtpproxy_core::command::{Command, Reply};
 use rtpproxy_core::config::{EngineConfig, FrontConfig, ListenAddr};
-use rtpproxy_core::effects::{Effect, MediaPort, Out, Packet, PairId};
+use rtpproxy_core::effects::{Effect, MediaPort, Out, Packet, PairId, Payload};
 use rtpproxy_core::engine::{Arrival, Engine};
 use rtpproxy_core::front::{Accepted, Front, Origin, Routes};
 use rtpproxy_core::host::{FolderState, Host, OpenError, OpenedPair};
@@ -112,14 +112,23 @@ impl Lab {
         self.packet.fill(payload);
         let arrival = Arrival { port: MediaPort { pair, channel }, from, to: None };
         self.engine.handle_packet(self.now, arrival, &mut self.packet, &mut self.out);
-        let effects = self.out.effects.iter();
-        effects
-            .filter_map(|effect| match effect {
-                Effect::Send { via, to, .. } => {
-                    let base = self.host.port_of(via.pair).expect("sends from an open pair");
-                    Some((base + u16::from(via.channel == Channel::Rtcp), *to))
-                }
-                _ => None,
+        self.sent().into_iter().map(|(_, port, to)| (port, to)).collect()
+    }
+
+    /// The packets that the last datagram made: the bytes, our port and the receiver.
+    pub fn sent(&self) -> Vec<(Vec<u8>, u16, SocketAddr)> {
+        let sends = self.out.effects.iter().filter_map(|effect| match effect {
+            Effect::Send { payload, via, to } => Some((payload, via, to)),
+            _ => None,
+        });
+        sends
+            .map(|(payload, via, to)| {
+                let bytes = match payload {
+                    Payload::Received => self.packet.payload(),
+                    Payload::Scratch(range) => &self.out.scratch[range.clone()],
+                };
+                let base = self.host.port_of(via.pair).expect("sends from an open pair");
+                (bytes.to_vec(), base + u16::from(via.channel == Channel::Rtcp), *to)
             })
             .collect()
     }
