@@ -1,6 +1,7 @@
 //! The IO that a reply needs, as a trait: real in the relay, a fake in tests.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::effects::PairId;
 use crate::time::Now;
@@ -40,6 +41,10 @@ pub enum FolderState {
 pub trait Host {
     /// Opens a pair of media sockets on `ip`, in the port order of docs/protocol.md.
     fn open_pair(&mut self, now: Now, ip: IpAddr) -> Result<OpenedPair, OpenError>;
+
+    /// The file of the prompt that the present command names, in the coding of a payload type. It was read before
+    /// the command came here; `None` if there is no such file.
+    fn prompt(&self, payload_type: u8) -> Option<Arc<[u8]>>;
 
     /// The state of the recording folder, without touching the disk.
     fn recording_folder(&self) -> FolderState;

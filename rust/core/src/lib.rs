@@ -27,6 +27,7 @@ pub mod host;
 pub mod latch;
 pub mod pcap;
 pub mod pcapng;
+pub mod player;
 pub mod port_pool;
 pub mod recording;
 pub mod resizer;

@@ -10,6 +10,7 @@ use crate::command::{CallId, NotifyTarget, Tag};
 use crate::config::{EngineConfig, LatchMode};
 use crate::host::OpenedPair;
 use crate::latch::Latch;
+use crate::player::Player;
 use crate::recording::{Channel, Coverage, Leg, LegFacts, RecordingId};
 use crate::resizer::Resizer;
 use crate::time::{Mono, Now};
@@ -99,6 +100,10 @@ pub(crate) struct Side {
     pub(crate) codecs: Option<Box<str>>,
     /// Rebuilds what this party sends, while `z` is in force.
     pub(crate) resizer: Option<Box<Resizer>>,
+    /// Milliseconds of a packet of prompts for this party, as `z` of the other one asked for.
+    pub(crate) prompt_ptime_ms: Option<u16>,
+    /// What the party hears instead of the other one.
+    pub(crate) player: Option<Box<Player>>,
     pub(crate) on_hold: bool,
     pub(crate) holds: u32,
     /// The recording of what this party sends, in scope stream.
@@ -115,6 +120,8 @@ impl Side {
             analyzer: Box::new(Analyzer::new()),
             codecs: None,
             resizer: None,
+            prompt_ptime_ms: None,
+            player: None,
             on_hold: false,
             holds: 0,
             recording: None,

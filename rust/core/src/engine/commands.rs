@@ -26,8 +26,8 @@ impl Engine {
             Command::Record { party, single_file } => self.record(now, party, *single_file, host, out),
             Command::StopRecord { party, both } => self.stop_record(now, party, *both, out),
             Command::Query { party, modifiers, names, .. } => self.query(party, modifiers, names),
-            Command::Play { party, .. } => self.refuse(party, "prompts (P)", ErrorCode::PLAYER),
-            Command::StopPlay(party) => self.refuse(party, "prompts (S)", ErrorCode::NOT_FOUND),
+            Command::Play { party, count, codecs, .. } => self.play(now, party, *count, codecs, host),
+            Command::StopPlay(party) => self.stop_play(party),
             Command::Copy { party, .. } => self.refuse(party, "copies (C)", ErrorCode::RECORD_TARGET),
             Command::DeleteAll => {
                 self.delete_all(now, EndReason::Deleted, out);

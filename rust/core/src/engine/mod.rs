@@ -7,7 +7,8 @@
 //!
 //! and carries out the effects after each call, before the next one.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -26,11 +27,13 @@ use crate::time::{Mono, Now};
 mod commands;
 mod offer;
 mod packet;
+mod play;
 mod query;
 mod record;
 mod timeouts;
 mod transfer;
 
+use play::Appointment;
 pub use transfer::CallState;
 
 /// Where a datagram came from and where it was received.
@@ -55,6 +58,8 @@ pub struct Engine {
     by_pair: Vec<Option<(usize, usize)>>,
     stats: Stats,
     draining: bool,
+    /// The next packets of players, the soonest on top.
+    appointments: BinaryHeap<Reverse<Appointment>>,
     next_tick: Mono,
     rcvd_at_tick: u64,
 }
@@ -69,6 +74,7 @@ impl Engine {
             by_pair: Vec::new(),
             stats: Stats::default(),
             draining: false,
+            appointments: BinaryHeap::new(),
             next_tick: now.mono + TICK,
             rcvd_at_tick: 0,
         }
@@ -137,6 +143,7 @@ impl Engine {
                 self.close_pair(pair.id, out);
             }
         }
+        self.end_players(&session);
         self.count_end(now, &session);
         log_end(&session);
         out.push(Effect::Ended(Box::new(SessionEnd {

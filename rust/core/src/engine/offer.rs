@@ -181,6 +181,10 @@ impl Engine {
                 party.rtcp.latch.signal(now.mono, rtcp);
             }
         }
+        session.sides[1 - side].prompt_ptime_ms = offer.modifiers.packet_ms();
+        for listener in [0, 1] {
+            self.rouse(now.mono, key, listener);
+        }
         self.update_facts(key, out);
     }
 

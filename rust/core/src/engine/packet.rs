@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tracing::{info, warn};
 
 use super::{Arrival, Engine};
+use crate::config::EngineConfig;
 use crate::effects::{Effect, MediaPort, Out, Packet, Payload, RecordPacket};
 use crate::latch::{Seen, Verdict};
 use crate::recording::{Channel, Coverage, Mark, RecordingId};
@@ -51,8 +52,13 @@ impl Engine {
             moved(now, session, side, channel, verdict, out);
         }
 
+        // A prompt may have waited for the address of this party.
+        if channel == Channel::Rtp && session.sides[side].player.is_some() {
+            self.rouse(now.mono, key, side);
+        }
+
         // 5. The resizer keeps the packet and gives others, at its own pace.
-        if channel == Channel::Rtp && session.sides[side].resizer.is_some() {
+        if channel == Channel::Rtp && self.sessions[key].sides[side].resizer.is_some() {
             self.resize(now, (key, side), &arrival, packet.payload(), rtp.as_ref(), out);
         } else {
             self.forward(now, (key, side), &arrival, Payload::Received, packet.payload().len(), out);
@@ -97,7 +103,13 @@ impl Engine {
     ) {
         let session = &mut self.sessions[key];
         let channel = arrival.port.channel;
-        // 6. The player: packets to a party that hears a prompt are dropped here.
+        // 6. The player: who hears a prompt hears nothing else.
+        if channel == Channel::Rtp && session.sides[1 - side].player.is_some() {
+            session.pipe(channel).dropped += 1;
+            self.stats.npkts_discard += 1;
+            return;
+        }
+
         // 7. Witnesses.
         if channel == Channel::Rtp || self.config.record_rtcp {
             record(now, session, side, arrival, &payload, out);
@@ -114,7 +126,7 @@ impl Engine {
             self.stats.npkts_discard += 1;
             return;
         };
-        let copies = if self.config.double_send && len < DOUBLE_BELOW_BYTES { 2 } else { 1 };
+        let copies = copies(&self.config, len);
         for _ in 0..copies {
             out.push(Effect::Send { payload: payload.clone(), via, to });
         }
@@ -122,6 +134,11 @@ impl Engine {
         session.pipe(channel).relayed += 1;
         self.stats.npkts_relayed += 1;
     }
+}
+
+/// How often a packet of so many bytes is sent.
+pub(super) fn copies(config: &EngineConfig, len: usize) -> u64 {
+    if config.double_send && len < DOUBLE_BELOW_BYTES { 2 } else { 1 }
 }
 
 fn latch(

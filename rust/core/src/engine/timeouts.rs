@@ -1,4 +1,4 @@
-//! The countdown of sessions (docs/protocol.md, timers).
+//! What happens by itself: packets of prompts, and the countdown of sessions (docs/protocol.md, timers).
 
 use tracing::info;
 
@@ -10,17 +10,21 @@ use crate::time::{Mono, Now};
 impl Engine {
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn next_deadline(&self) -> Mono {
-        self.next_tick
+        self.next_appointment().map_or(self.next_tick, |at| at.min(self.next_tick))
     }
 
-    /// Lets a second pass for every session, if one has passed.
+    /// Sends the packets of prompts that are due, and lets a second pass for every session, if one has passed.
     ///
     /// After a stall of several seconds only one is counted: a relay that could not run did not hear its
     /// parties either.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Out) {
-        if now.mono < self.next_tick {
-            return;
+        self.play_due(now, out);
+        if now.mono >= self.next_tick {
+            self.tick(now, out);
         }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Out) {
         let late = now.mono.since(self.next_tick);
         self.next_tick = if late < TICK { self.next_tick + TICK } else { now.mono + TICK };
         let elapsed = (TICK + late).as_secs_f64();

@@ -46,6 +46,7 @@ impl Engine {
                     self.claim_pair(pair.id, key, side);
                 }
             }
+            self.keep_appointments(key);
         }
     }
 }

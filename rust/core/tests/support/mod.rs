@@ -2,8 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rtpproxy_core::addr::{Family, LocalAddr};
@@ -173,6 +174,8 @@ pub struct FakeHost {
     /// Ports that something else holds.
     pub taken: HashSet<u16>,
     pub folder: FolderState,
+    /// Prompt files by payload type, whatever their name.
+    pub prompts: HashMap<u8, Arc<[u8]>>,
     random: u64,
 }
 
@@ -184,6 +187,7 @@ impl FakeHost {
             open: Vec::new(),
             taken: HashSet::new(),
             folder: FolderState::Ready,
+            prompts: HashMap::new(),
             random: 0,
         }
     }
@@ -239,6 +243,10 @@ impl Host for FakeHost {
         }
         self.open[at] = Some((ip, port));
         Ok(OpenedPair { id: PairId(at as u32), port })
+    }
+
+    fn prompt(&self, payload_type: u8) -> Option<Arc<[u8]>> {
+        self.prompts.get(&payload_type).cloned()
     }
 
     fn recording_folder(&self) -> FolderState {
