@@ -14,6 +14,18 @@ use crate::time::Mono;
 /// The payload types that prompts can be played in (RFC 3551, table 4): PCMU, GSM, G.723, PCMA, G.722, G.729.
 pub const PAYLOAD_TYPES: [u8; 6] = [0, 3, 4, 8, 9, 18];
 
+/// In the place of a codec list: the one that came with the listener's `c` modifier.
+pub const SESSION_CODECS: &[u8] = b"session";
+
+/// The numbers of a comma-separated codec list that can be played, in order. What is no number ends the list.
+pub fn playable(codecs: &[u8]) -> impl Iterator<Item = u8> {
+    let numbers =
+        codecs.split(|byte| *byte == b',').map_while(|word| str::from_utf8(word).ok()?.parse().ok());
+    numbers
+        .filter_map(|number: i64| u8::try_from(number).ok())
+        .filter(|number| PAYLOAD_TYPES.contains(number))
+}
+
 /// A prompt in one coding: frames of speech, one behind the other, without any header.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Prompt {
@@ -266,6 +278,22 @@ mod tests {
         let stalled = Mono(10_000_000) + STALL;
         player.next_packet(stalled, &mut buffer);
         assert_eq!(player.due(), Some(stalled + Duration::from_millis(10)));
+    }
+
+    #[test]
+    fn lists_are_read_up_to_what_is_no_number() {
+        for (list, expected) in [
+            ("18,0,101,8", &[18, 0, 8][..]),
+            ("+8,-1,00,256,99999999999", &[8, 0]),
+            ("0,x,8", &[0]),
+            ("0,", &[0]),
+            ("", &[]),
+            (",0", &[]),
+            ("session", &[]),
+        ] {
+            assert_eq!(playable(list.as_bytes()).collect::<Vec<_>>(), expected, "{list}");
+        }
+        assert_eq!(playable(b"0,\xff,8").count(), 1);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! request ──► Front: parse, check, count ──► lane of the call-id's worker ──► Ticket::answer ──► caller
-//!                  └── answered at once         X, I, G: every lane, Part::finish; the last one answers
+//!                  │ │                           X, I, G: every lane, Part::finish; the last one answers
+//!                  │ └── P: Prompts::prepare reads the file first
+//!                  └── answered at once
 //! ```
 
 use std::hash::BuildHasher;
@@ -19,6 +21,7 @@ use crate::host::KernelRoutes;
 use crate::io::Waker;
 use crate::limits::Sessions;
 use crate::notifier::{Events, NotifyHandle};
+use crate::prompts::{Prepared, Prompts, Wanted};
 use crate::shutdown::Stage;
 
 /// The way into a running relay. Cheap to clone; may be used from any thread.
@@ -33,6 +36,7 @@ pub struct RelayHandle {
     stage: Arc<Stage>,
     sessions: Arc<Sessions>,
     notify: NotifyHandle,
+    prompts: Prompts,
 }
 
 impl RelayHandle {
@@ -91,9 +95,18 @@ impl RelayHandle {
         stage: Arc<Stage>,
         sessions: Arc<Sessions>,
         notify: NotifyHandle,
+        prompts: Prompts,
     ) -> Self {
         let desk = Arc::new(Desk { front: Mutex::new(front) });
-        Self { desk, lanes: lanes.into(), placement: RandomState::default(), stage, sessions, notify }
+        Self {
+            desk,
+            lanes: lanes.into(),
+            placement: RandomState::default(),
+            stage,
+            sessions,
+            notify,
+            prompts,
+        }
     }
 
     /// Wakes every worker, so that it sees how far the shutdown is.
@@ -107,15 +120,25 @@ impl RelayHandle {
         let ticket = Ticket { desk: Arc::clone(&self.desk), done: Some(done) };
         match accepted {
             Accepted::Answer(reply) => ticket.answer(reply),
-            Accepted::One(request) => match request.command.call_id() {
-                Some(call_id) => self.lane(call_id).send(Job::Command { request, ticket }),
-                None => ticket.answer(Reply::Error(ErrorCode::INTERNAL_FAILURE)),
+            Accepted::One(request) => match Wanted::of(&request.command) {
+                Some(wanted) => {
+                    let handle = self.clone();
+                    self.prompts.prepare(wanted, move |prompts| handle.hand_over(request, prompts, ticket));
+                }
+                None => self.hand_over(request, Prepared::default(), ticket),
             },
             Accepted::DeleteAll => self.ask_all(Question::DeleteAll, ticket),
             Accepted::Info { load } => self.ask_all(Question::Info { load }, ticket),
             Accepted::Counters { verbose, names } => {
                 self.ask_all(Question::Counters { verbose, names }, ticket);
             }
+        }
+    }
+
+    fn hand_over(&self, request: Box<Request>, prompts: Prepared, ticket: Ticket) {
+        match request.command.call_id() {
+            Some(call_id) => self.lane(call_id).send(Job::Command { request, prompts, ticket }),
+            None => ticket.answer(Reply::Error(ErrorCode::INTERNAL_FAILURE)),
         }
     }
 
@@ -148,6 +171,8 @@ pub(crate) enum Job {
     Command {
         /// The command, checked.
         request: Box<Request>,
+        /// The prompt files that it may need.
+        prompts: Prepared,
         /// Where the reply goes.
         ticket: Ticket,
     },
@@ -324,6 +349,7 @@ mod tests {
     use super::*;
     use crate::io::{EpollIo, MediaIo};
     use crate::notifier::Notifier;
+    use crate::prompts::PromptThread;
 
     /// A handle to lanes whose other ends the test holds.
     fn handle(workers: usize) -> (RelayHandle, Vec<Receiver<Job>>, Vec<EpollIo>) {
@@ -332,7 +358,8 @@ mod tests {
         let front = Front::new(FrontConfig::default());
         let notify = Notifier::start().unwrap().handle();
         let sessions = Arc::new(Sessions::new(1000));
-        (RelayHandle::new(front, lanes, Arc::default(), sessions, notify), jobs, ios)
+        let prompts = PromptThread::start().unwrap().prompts();
+        (RelayHandle::new(front, lanes, Arc::default(), sessions, notify, prompts), jobs, ios)
     }
 
     fn submit(handle: &RelayHandle, command: &str) -> Receiver<Vec<u8>> {

@@ -1,8 +1,8 @@
-//! What the engine asks of the shell while it answers a command: ports, random numbers, the state of the
-//! recording folder, and routes.
+//! What the engine asks of the shell while it answers a command: ports, random numbers, prompts, the state of
+//! the recording folder, and routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rtpproxy_core::addr::Family;
 use rtpproxy_core::front::Routes;
@@ -11,6 +11,7 @@ use rtpproxy_core::port_pool::{Bind, PoolError, PortPool};
 use rtpproxy_core::time::{Mono, Now};
 
 use crate::io::{BindError, MediaIo};
+use crate::prompts::Prepared;
 use crate::recorder::FolderWatch;
 
 /// The ports of the process: one pool for each family, locked when a session is set up or ends only.
@@ -61,6 +62,8 @@ pub(crate) struct WorkerHost<'a, I> {
     pub(crate) random: &'a mut Random,
     /// What the recorder knows of its folder.
     pub(crate) folder: &'a FolderWatch,
+    /// The prompt files that were read for this command.
+    pub(crate) prompts: &'a Prepared,
 }
 
 impl<I: MediaIo> Host for WorkerHost<'_, I> {
@@ -83,6 +86,10 @@ impl<I: MediaIo> Host for WorkerHost<'_, I> {
                 Err(OpenError::Failed)
             }
         }
+    }
+
+    fn prompt(&self, payload_type: u8) -> Option<Arc<[u8]>> {
+        self.prompts.get(payload_type)
     }
 
     fn recording_folder(&self) -> FolderState {

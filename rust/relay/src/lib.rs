@@ -6,6 +6,7 @@
 //!   decided. One thread owns all of it: there is no lock, no queue and no allocation on this road.
 //! - the road of a command: `control` frames it, `dispatch` has it parsed and chooses the worker of its call,
 //!   the worker's engine answers. [`RelayHandle`] is the same road without sockets.
+//! - `prompts` reads prompt files before the command that plays them reaches a worker.
 //! - `recorder` writes copies of packets to files, `notifier` tells others of timeouts; each has a thread of
 //!   its own behind a bounded queue, so that neither a disk nor a peer can hold up a packet.
 //!
@@ -34,6 +35,8 @@ mod limits;
 pub mod notifier;
 #[cfg(target_os = "linux")]
 mod pace;
+#[cfg(target_os = "linux")]
+mod prompts;
 #[cfg(target_os = "linux")]
 pub mod recorder;
 #[cfg(target_os = "linux")]

@@ -17,6 +17,7 @@ use crate::host::Ports;
 use crate::io::{EpollIo, set_realtime};
 use crate::limits::{Sessions, Share, raise_descriptor_limit};
 use crate::notifier::Notifier;
+use crate::prompts::PromptThread;
 use crate::recorder::Recorder;
 use crate::shutdown::{Stage, Threads};
 use crate::worker::{Orders, Worker};
@@ -28,7 +29,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts the recorder, the notifier, the workers, and the control transports that were bound before.
+    /// Starts the recorder, the notifier, the reader of prompts, the workers, and the control transports that were bound before.
     ///
     /// Raises the process's limit of open descriptors as far as it may.
     ///
@@ -54,10 +55,17 @@ impl Relay {
         let (recorder, taps) = Recorder::start(config.record, workers).map_err(StartError::Recorder)?;
         let folder = recorder.folder();
         let front = Front::new(config.front);
-        let handle =
-            RelayHandle::new(front, lanes, Arc::clone(&stage), Arc::clone(&sessions), notify.clone());
+        let prompts = PromptThread::start().map_err(StartError::Prompts)?;
+        let handle = RelayHandle::new(
+            front,
+            lanes,
+            Arc::clone(&stage),
+            Arc::clone(&sessions),
+            notify.clone(),
+            prompts.prompts(),
+        );
         // From here on, dropping `threads` stops what has been started.
-        let mut threads = Threads::new(handle.clone(), Arc::clone(&stage), recorder, notifier);
+        let mut threads = Threads::new(handle.clone(), Arc::clone(&stage), prompts, recorder, notifier);
 
         for (number, ((io, jobs), tap)) in seats.into_iter().zip(taps).enumerate() {
             let orders =
@@ -107,6 +115,9 @@ pub enum StartError {
     /// The notifier.
     #[error("the notifier cannot start: {0}")]
     Notifier(#[source] io::Error),
+    /// The reader of prompts.
+    #[error("prompts cannot be read: {0}")]
+    Prompts(#[source] io::Error),
     /// A media worker.
     #[error("a media worker cannot start: {0}")]
     Worker(#[source] io::Error),

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use crate::control::ControlThread;
 use crate::dispatch::RelayHandle;
 use crate::notifier::Notifier;
+use crate::prompts::PromptThread;
 use crate::recorder::Recorder;
 
 /// How far the end of a relay is: it runs, it takes no new sessions, it stops. Seen by all its threads.
@@ -44,6 +45,7 @@ pub(crate) struct Threads {
     handle: RelayHandle,
     stage: Arc<Stage>,
     control: Option<ControlThread>,
+    prompts: Option<PromptThread>,
     workers: Vec<JoinHandle<()>>,
     recorder: Option<Recorder>,
     notifier: Option<Notifier>,
@@ -54,11 +56,12 @@ impl Threads {
     pub(crate) fn new(
         handle: RelayHandle,
         stage: Arc<Stage>,
+        prompts: PromptThread,
         recorder: Recorder,
         notifier: Notifier,
     ) -> Self {
-        let (recorder, notifier) = (Some(recorder), Some(notifier));
-        Self { handle, stage, control: None, workers: Vec::new(), recorder, notifier }
+        let (prompts, recorder, notifier) = (Some(prompts), Some(recorder), Some(notifier));
+        Self { handle, stage, control: None, prompts, workers: Vec::new(), recorder, notifier }
     }
 
     /// Adds the thread of a worker.
@@ -83,6 +86,7 @@ impl Drop for Threads {
         if let Some(control) = self.control.take() {
             control.stop();
         }
+        drop(self.prompts.take());
         // 2. Workers end their sessions, and with them the recordings.
         self.stage.stop();
         self.handle.wake_all();

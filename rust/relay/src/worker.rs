@@ -132,13 +132,14 @@ impl<I: MediaIo> Worker<I> {
     /// Carries one job out. All its effects are done before it is answered.
     fn execute(&mut self, job: Job) {
         match job {
-            Job::Command { request, ticket } => {
+            Job::Command { request, prompts, ticket } => {
                 self.engine.set_draining(self.orders.stage.is_draining());
                 let mut host = WorkerHost {
                     io: &mut self.carrier.io,
                     ports: &self.carrier.ports,
                     random: &mut self.random,
                     folder: &self.orders.folder,
+                    prompts: &prompts,
                 };
                 let reply = self.engine.handle_command(self.now, &request, &mut host, &mut self.out);
                 self.carry_out();
@@ -225,6 +226,7 @@ mod tests {
     use crate::io::{BindError, Datagram, EpollIo};
     use crate::limits::Sessions;
     use crate::notifier::Notifier;
+    use crate::prompts::PromptThread;
     use crate::recorder::Recorder;
 
     /// Sockets of which the test is the network.
@@ -288,8 +290,15 @@ mod tests {
         let notify = Notifier::start().unwrap().handle();
         let (stage, sessions) = (Arc::new(Stage::default()), Arc::new(Sessions::new(1000)));
         let front = Front::new(FrontConfig::default());
-        let handle =
-            RelayHandle::new(front, vec![lane], Arc::clone(&stage), Arc::clone(&sessions), notify.clone());
+        let prompts = PromptThread::start().unwrap().prompts();
+        let handle = RelayHandle::new(
+            front,
+            vec![lane],
+            Arc::clone(&stage),
+            Arc::clone(&sessions),
+            notify.clone(),
+            prompts,
+        );
         let ports = Arc::new(Ports::new(9000, 9100, true));
         let carrier = Carrier::new(FakeIo::default(), ports, taps.remove(0), notify);
         let orders = Orders { jobs, waker, stage, folder: recorder.folder() };

@@ -59,6 +59,34 @@ fn the_answers_of_all_workers_are_one() {
 }
 
 #[test]
+fn a_prompt_is_heard_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound: Vec<u8> = (0..800).map(|at| at as u8).collect();
+    std::fs::write(dir.path().join("hello.0"), &sound).unwrap();
+    let relay = start(2, V4);
+    let handle = relay.handle();
+    let call = Call::set_up(&handle, 1, V4, V4);
+    call.exchange(1, 1);
+    let play = |codecs| text(&handle, &format!("P {} {}/hello {codecs} f t", call.id, dir.path().display()));
+    assert_eq!(play("8"), "E60\n");
+    assert_eq!(play("session"), "E35\n");
+    let begin = Instant::now();
+    assert_eq!(play("8,0"), "0\n");
+    let mut buffer = [0; 256];
+    for (number, expected) in sound.chunks(80).enumerate() {
+        let (len, source) = call.caller.rtp.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[12..len], source), (expected, call.caller_sends_to));
+        assert!(begin.elapsed() >= Duration::from_millis(10) * number as u32);
+    }
+    // The end is noticed with the next packet's time.
+    while text(&handle, "G nplrs_destroyed") == "0\n" {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(text(&handle, "G nplrs_created nplrs_destroyed npkts_played npkts_relayed"), "1 1 10 2\n");
+}
+
+#[test]
 fn ipv4_and_ipv6_are_joined() {
     let relay = start(2, BOTH);
     let handle = relay.handle();

@@ -10,7 +10,7 @@ use super::packet::copies;
 use crate::command::{ErrorCode, Party, Reply};
 use crate::effects::{Effect, MediaPort, Out, Payload};
 use crate::host::Host;
-use crate::player::{PAYLOAD_TYPES, Player, Prompt};
+use crate::player::{Player, Prompt, SESSION_CODECS, playable};
 use crate::recording::Channel;
 use crate::session::{Session, Side, leg_of};
 use crate::time::{Mono, Now};
@@ -38,7 +38,7 @@ impl Engine {
         self.stop_player(key, listener);
         let session = &mut self.sessions[key];
         let side = &mut session.sides[listener];
-        let (codecs, ptime_ms) = if codecs == OF_SESSION {
+        let (codecs, ptime_ms) = if codecs == SESSION_CODECS {
             let Some(list) = &side.codecs else { return Reply::Error(ErrorCode::MODIFIER) };
             (list.as_bytes(), side.prompt_ptime_ms)
         } else {
@@ -47,7 +47,8 @@ impl Engine {
         if count == 0 {
             return Reply::Done;
         }
-        let Some(prompt) = choose(codecs, &*host) else {
+        let found = playable(codecs).find_map(|number| Prompt::new(number, host.prompt(number)?));
+        let Some(prompt) = found else {
             info!(call_id = %session.call_id, "no prompt file in a codec of the list");
             return Reply::Error(ErrorCode::PLAYER);
         };
@@ -146,24 +147,8 @@ impl Engine {
     }
 }
 
-/// The first number of the list that there is a file for; `None` also if something else comes before.
-fn choose(codecs: &[u8], host: &dyn Host) -> Option<Prompt> {
-    for codec in codecs.split(|byte| *byte == b',') {
-        let number: i32 = str::from_utf8(codec).ok()?.parse().ok()?;
-        let payload_type = u8::try_from(number).ok().filter(|number| PAYLOAD_TYPES.contains(number));
-        let found = payload_type.and_then(|number| Prompt::new(number, host.prompt(number)?));
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
-}
-
 /// From which port and to which address RTP for a party is sent.
 fn road(side: &Side, now: Mono) -> Option<(MediaPort, SocketAddr)> {
     let via = MediaPort { pair: side.pair?.id, channel: Channel::Rtp };
     Some((via, side.rtp.latch.destination(now)?))
 }
-
-/// The codec list that means the one of the listener's `c` modifier.
-const OF_SESSION: &[u8] = b"session";
