@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -71,14 +72,17 @@ pub(crate) struct Prompts {
     runtime: Handle,
     /// So many files may be read at a time.
     readers: Arc<Semaphore>,
+    /// The last read took too long: the next ones get less time, since a caller may hold up others.
+    is_stalled: Arc<AtomicBool>,
     cache: Arc<Cache>,
 }
 
 impl Prompts {
-    /// Reads files, then calls `done`, which must only hand them over. A disk that does not answer within a
-    /// second counts as one without the files. When the relay has ended, `done` is dropped.
+    /// Reads files, then calls `done`, which must only hand them over. A disk that does not answer in time counts
+    /// as one without the files. When the relay has ended, `done` is dropped.
     pub(crate) fn prepare(&self, wanted: Wanted, done: impl FnOnce(Prepared) + Send + 'static) {
         let (readers, cache) = (Arc::clone(&self.readers), Arc::clone(&self.cache));
+        let is_stalled = Arc::clone(&self.is_stalled);
         self.runtime.spawn(async move {
             let name = wanted.prompt.clone();
             let read = async {
@@ -90,7 +94,10 @@ impl Prompts {
                 });
                 read.await.ok()
             };
-            let prepared = timeout(PATIENCE, read).await.unwrap_or_else(|_| {
+            let patience = if is_stalled.load(Ordering::Relaxed) { STALLED_PATIENCE } else { PATIENCE };
+            let read = timeout(patience, read).await;
+            is_stalled.store(read.is_err(), Ordering::Relaxed);
+            let prepared = read.unwrap_or_else(|_| {
                 tracing::error!("the disk with the prompt {} does not answer", name.escape_ascii());
                 None
             });
@@ -118,6 +125,7 @@ impl PromptThread {
         let prompts = Prompts {
             runtime: runtime.handle().clone(),
             readers: Arc::new(Semaphore::new(READERS)),
+            is_stalled: Arc::default(),
             cache: Arc::default(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -259,6 +267,8 @@ fn read_all(file: File, metadata: &Metadata) -> io::Result<Arc<[u8]>> {
 
 /// How long a disk may take to read a prompt. A SIP server waits about as long for a reply.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it may take once it did not answer, until it does again.
+const STALLED_PATIENCE: Duration = Duration::from_millis(50);
 /// Files that are read at a time.
 const READERS: usize = 4;
 /// The longest prompt: more than two hours of PCMU.
@@ -272,6 +282,7 @@ const CACHE_FILES_MAX: usize = 1024;
 mod tests {
     use std::fs;
     use std::sync::mpsc;
+    use std::time::Instant;
 
     use rtpproxy_core::command::{AnyRules, parse};
     use tempfile::TempDir;
@@ -378,9 +389,25 @@ mod tests {
         let (_dir, wanted) = folder(&[("hello.0", 100)], "0");
         let turns = prompts.readers.try_acquire_many(READERS as u32).unwrap();
         assert_eq!(prepare(&prompts, wanted).recv().unwrap(), []);
-        drop(turns);
         let (_dir, wanted) = folder(&[("hello.0", 100)], "0");
-        assert_eq!(prepare(&prompts, wanted).recv().unwrap(), [(0, 100)]);
+        let again = Instant::now();
+        assert_eq!(prepare(&prompts, wanted).recv().unwrap(), []);
+        assert!(again.elapsed() < PATIENCE, "others wait no longer than they must");
+        drop(turns);
+        wait_for_file(&prompts);
+        assert!(!prompts.is_stalled.load(Ordering::Relaxed));
+    }
+
+    /// A loaded machine may need more than one attempt in the short time that a stall leaves.
+    fn wait_for_file(prompts: &Prompts) {
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(20) {
+            let (_dir, wanted) = folder(&[("hello.0", 100)], "0");
+            if prepare(prompts, wanted).recv().unwrap() == [(0, 100)] {
+                return;
+            }
+        }
+        panic!("the file is not found");
     }
 
     #[test]

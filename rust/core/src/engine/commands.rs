@@ -26,7 +26,9 @@ impl Engine {
             Command::Record { party, single_file } => self.record(now, party, *single_file, host, out),
             Command::StopRecord { party, both } => self.stop_record(now, party, *both, out),
             Command::Query { party, modifiers, names, .. } => self.query(party, modifiers, names),
-            Command::Play { party, count, codecs, .. } => self.play(now, party, *count, codecs, host),
+            Command::Play { party, count, prompt, codecs } => {
+                self.play(now, party, *count, prompt, codecs, host)
+            }
             Command::StopPlay(party) => self.stop_play(party),
             Command::Copy { party, .. } => self.refuse(party, "copies (C)", ErrorCode::RECORD_TARGET),
             Command::DeleteAll => {

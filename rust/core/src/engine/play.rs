@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::SocketAddr;
 
-use tracing::info;
+use tracing::{error, info};
 
 use super::Engine;
 use super::packet::copies;
@@ -30,6 +30,7 @@ impl Engine {
         now: Now,
         party: &Party,
         count: i32,
+        prompt: &[u8],
         codecs: &[u8],
         host: &mut dyn Host,
     ) -> Reply {
@@ -48,15 +49,19 @@ impl Engine {
             return Reply::Done;
         }
         let found = playable(codecs).find_map(|number| Prompt::new(number, host.prompt(number)?));
-        let Some(prompt) = found else {
-            info!(call_id = %session.call_id, "no prompt file in a codec of the list");
+        let Some(found) = found else {
+            error!(
+                call_id = %session.call_id,
+                "can't play {}: no file for any codec of \"{}\"", prompt.escape_ascii(), codecs.escape_ascii()
+            );
             return Reply::Error(ErrorCode::PLAYER);
         };
         info!(
             call_id = %session.call_id,
-            "a prompt in payload type {} for the {}", prompt.payload_type(), leg_of(listener).name()
+            "the {} hears the prompt {} in payload type {}",
+            leg_of(listener).name(), prompt.escape_ascii(), found.payload_type()
         );
-        side.player = Some(Box::new(Player::new(prompt, count, ptime_ms, || host.random())));
+        side.player = Some(Box::new(Player::new(found, count, ptime_ms, || host.random())));
         self.stats.nplrs_created += 1;
         self.rouse(now.mono, key, listener);
         Reply::Done
