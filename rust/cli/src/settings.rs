@@ -86,6 +86,7 @@ impl Settings {
             port_max,
             sequential_ports: flags.sequential,
             tos: flags.tos.unwrap_or(Config::default().tos),
+            resolve_names: names,
             record,
             scheduling: flags.schedule,
         };

@@ -128,6 +128,13 @@ pub enum Effect {
     Record(RecordPacket),
     /// Tell the recorder.
     Recording(RecordingEvent),
+    /// Let both sockets of an IPv4 pair send with this TOS byte from now on.
+    SetTos {
+        /// The pair.
+        pair: PairId,
+        /// The byte.
+        tos: u8,
+    },
     /// Close a pair of sockets and give its ports back.
     Close(PairId),
     /// Write `text` to a notification target.

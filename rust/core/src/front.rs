@@ -5,13 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use tracing::{debug, error, info};
 
+pub use self::copy_to::CopyTo;
+
 use crate::addr::{Family, LocalAddr};
 use crate::command::{
     CAPABILITIES, Command, ErrorCode, Info, LocalSpec, Modifier, Modifiers, NOTIFY_CAPABILITY, NotifyTarget,
-    Offer, REPLY_MAX, Reply, Rules, parse,
+    Offer, REPLY_MAX, Reply, Rules, SubCommand, parse,
 };
 use crate::config::{FrontConfig, NotifySpec};
 use crate::stats::{CommandStats, Stats};
+
+mod copy_to;
 
 /// Where a command came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,8 +51,12 @@ pub struct Request {
     pub command: Command,
     /// For `U` and `L`.
     pub locals: Option<LocalChoice>,
+    /// For each sub-command `L`, in order.
+    pub sub_locals: Vec<LocalChoice>,
     /// The notification target of a `U` with notify arguments; `None` if it is unknown.
     pub notify: Option<NotifyTarget>,
+    /// For `C`. A [`CopyTo::Name`] is to be looked up before the engine gets the request.
+    pub copy: Option<CopyTo>,
 }
 
 /// What to do with a command that arrived.
@@ -116,6 +124,7 @@ impl Front {
             }
             _ => Ok(()),
         });
+        let checked = checked.and_then(|()| check_subs(command.subs(), &mut Checks { front: self, routes }));
         match checked {
             Ok(()) => self.admit(command, origin, routes),
             Err(code) => Accepted::Answer(Reply::Error(code)),
@@ -180,17 +189,22 @@ impl Front {
                     Command::Lookup(offer) => (Some(self.local_choice(&offer.modifiers, routes)), None),
                     _ => (None, None),
                 };
-                Accepted::One(Box::new(Request { command, locals, notify }))
+                let sub_locals = command.subs().iter().filter_map(|sub| match sub {
+                    SubCommand::Lookup { modifiers, .. } => Some(self.local_choice(modifiers, routes)),
+                    _ => None,
+                });
+                let sub_locals = sub_locals.collect();
+                let copy = match &command {
+                    Command::Copy { target, .. } => Some(CopyTo::parse(target, routes)),
+                    _ => None,
+                };
+                Accepted::One(Box::new(Request { command, locals, sub_locals, notify, copy }))
             }
         }
     }
 
-    /// What this relay refuses whatever the session is: sub-commands, and notify arguments without a target.
+    /// What this relay refuses whatever the session is: notify arguments without a target.
     fn refusal(&self, command: &Command) -> Option<ErrorCode> {
-        if !command.subs().is_empty() {
-            info!(call_id = %display_call(command), "refused: sub-commands are not supported by this version");
-            return Some(ErrorCode::SUB_COMMAND);
-        }
         match command {
             Command::Update(offer) if offer.notify.is_some() && self.config.notify.is_empty() => {
                 error!(call_id = %offer.party.call_id, "notify arguments, but no notification target (-n) is configured");
@@ -306,6 +320,11 @@ impl Rules for Checks<'_> {
         }
     }
 
+    fn has_module(&mut self, id: u32, _instance: u32) -> bool {
+        info!("refused: sub-command M{id}, as modules are not supported by this version");
+        false
+    }
+
     fn family(&mut self, modifiers: &Modifiers) -> Result<(), ErrorCode> {
         self.front.family_choice(modifiers).map(|_| ())
     }
@@ -318,13 +337,19 @@ fn check_modifiers(modifiers: &Modifiers, rules: &mut dyn Rules) -> Result<(), E
     rules.family(modifiers)
 }
 
+/// Whatever is wrong with a sub-command is E3.
+fn check_subs(subs: &[SubCommand], rules: &mut dyn Rules) -> Result<(), ErrorCode> {
+    let is_right = subs.iter().all(|sub| match sub {
+        SubCommand::Lookup { modifiers, .. } => check_modifiers(modifiers, rules).is_ok(),
+        SubCommand::Module { id, instance, .. } => rules.has_module(*id, *instance),
+        SubCommand::Delete { .. } | SubCommand::Set { .. } | SubCommand::Fork(_) => true,
+    });
+    if is_right { Ok(()) } else { Err(ErrorCode::SUB_COMMAND) }
+}
+
 /// The path of a UNIX target may be written with or without its prefix, on either side.
 fn same_target(name: &[u8], wanted: &[u8]) -> bool {
     name.strip_prefix(b"unix:").unwrap_or(name) == wanted.strip_prefix(b"unix:").unwrap_or(wanted)
-}
-
-fn display_call(command: &Command) -> String {
-    command.call_id().map_or_else(|| "GLOBAL".to_owned(), ToString::to_string)
 }
 
 /// Local addresses that commands may add; a bound against a client that invents them.

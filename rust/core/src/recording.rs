@@ -61,6 +61,11 @@ pub enum Coverage {
         /// The name the command gave.
         name: Box<[u8]>,
     },
+    /// Both sides in one file under exactly this name (`Cs` with `-P`, scope stream).
+    NamedSingleFile {
+        /// The name the command gave.
+        name: Box<[u8]>,
+    },
 }
 
 /// What is known of one leg when a recording starts or changes.

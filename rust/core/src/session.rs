@@ -11,7 +11,7 @@ use crate::config::{EngineConfig, LatchMode};
 use crate::host::OpenedPair;
 use crate::latch::Latch;
 use crate::player::Player;
-use crate::recording::{Channel, Coverage, Leg, LegFacts, RecordingId};
+use crate::recording::{Channel, Leg, LegFacts, RecordingId};
 use crate::resizer::Resizer;
 use crate::time::{Mono, Now};
 
@@ -106,8 +106,10 @@ pub(crate) struct Side {
     pub(crate) player: Option<Box<Player>>,
     pub(crate) on_hold: bool,
     pub(crate) holds: u32,
-    /// The recording of what this party sends, in scope stream.
-    pub(crate) recording: Option<RecordingId>,
+    /// The IP TOS byte of the sockets, where a command has set it.
+    pub(crate) tos: Option<u8>,
+    /// Where what this party sends is copied to: `C`, and `R` in scope stream.
+    pub(crate) witness: Option<Witness>,
 }
 
 impl Side {
@@ -124,7 +126,8 @@ impl Side {
             player: None,
             on_hold: false,
             holds: 0,
-            recording: None,
+            tos: None,
+            witness: None,
         }
     }
 
@@ -143,6 +146,72 @@ impl Side {
             local: self.pair.map(|pair| (self.local.ip, pair.port)),
             codecs: payload_types(self.codecs.as_deref()),
         }
+    }
+
+    /// The recording of what this party sends, if it is copied to one.
+    pub(crate) fn recording(&self) -> Option<RecordingId> {
+        match self.witness {
+            Some(Witness::File { id, .. }) => Some(id),
+            Some(Witness::Datagrams(_)) | None => None,
+        }
+    }
+
+    /// The pairs of sockets of this side: that of the party, and that which copies leave from.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = OpenedPair> {
+        let copies = match &self.witness {
+            Some(Witness::Datagrams(copies)) => Some(copies.pair),
+            Some(Witness::File { .. }) | None => None,
+        };
+        self.pair.into_iter().chain(copies)
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn pairs_mut(&mut self) -> impl Iterator<Item = &mut OpenedPair> {
+        let copies = match &mut self.witness {
+            Some(Witness::Datagrams(copies)) => Some(&mut copies.pair),
+            Some(Witness::File { .. }) | None => None,
+        };
+        self.pair.iter_mut().chain(copies)
+    }
+}
+
+/// Where what one party sends is copied to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Witness {
+    /// To a recording.
+    File {
+        id: RecordingId,
+        /// Both sides may be in it, with their RTCP.
+        single: bool,
+    },
+    /// To another host.
+    Datagrams(Box<Datagrams>),
+}
+
+/// Copies as datagrams.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Datagrams {
+    /// Where they leave from.
+    pub(crate) pair: OpenedPair,
+    /// Where those of RTP go.
+    pub(crate) rtp: SocketAddr,
+    /// Where those of RTCP go; `None` if it is not copied.
+    pub(crate) rtcp: Option<SocketAddr>,
+}
+
+/// Another session to which the packets of this one are sent as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fork {
+    /// The other session in the tables of its engine.
+    pub(crate) target: usize,
+    /// The side of the other session whose party gets what side 0 of this one receives; the other side gets the rest.
+    pub(crate) first_to: usize,
+}
+
+impl Fork {
+    /// The side of the target whose party gets what `side` of the source receives.
+    pub(crate) fn to_side(self, side: usize) -> usize {
+        if side == 0 { self.first_to } else { 1 - self.first_to }
     }
 }
 
@@ -175,15 +244,18 @@ pub(crate) struct Session {
     pub(crate) notify: Option<Notify>,
     /// Seconds left, one for each side; only the first is used when they share it.
     pub(crate) ttl_s: [u32; 2],
-    /// The period of the timer once the session is complete.
-    pub(crate) max_ttl_s: u32,
-    pub(crate) setup_ttl_s: u32,
+    /// The periods of these once the session is complete.
+    pub(crate) max_ttl_s: [u32; 2],
+    /// The periods before.
+    pub(crate) setup_ttl_s: [u32; 2],
     pub(crate) independent_timers: bool,
     pub(crate) rtp: PipeCounts,
     pub(crate) rtcp: PipeCounts,
     pub(crate) recording: Option<CallRecording>,
-    /// The recordings of the sides cover this.
-    pub(crate) coverage: Option<Coverage>,
+    /// Sessions that get what this one receives.
+    pub(crate) forks: Vec<Fork>,
+    /// The sessions that were forked into this one, which may be gone: then the number may mean another one.
+    pub(crate) sources: Vec<usize>,
 }
 
 impl Session {
@@ -206,13 +278,14 @@ impl Session {
             complete: false,
             notify: None,
             ttl_s: [config.setup_ttl_s; 2],
-            max_ttl_s: config.max_ttl_s,
-            setup_ttl_s: config.setup_ttl_s,
+            max_ttl_s: [config.max_ttl_s; 2],
+            setup_ttl_s: [config.setup_ttl_s; 2],
             independent_timers: config.independent_timers,
             rtp: PipeCounts::default(),
             rtcp: PipeCounts::default(),
             recording: None,
-            coverage: None,
+            forks: Vec::new(),
+            sources: Vec::new(),
         }
     }
 
@@ -230,13 +303,41 @@ impl Session {
 
     /// Restarts the countdown of a side.
     pub(crate) fn touch(&mut self, side: usize) {
-        let period = if self.complete { self.max_ttl_s } else { self.setup_ttl_s };
-        self.ttl_s[if self.independent_timers { side } else { 0 }] = period;
+        let timer = self.timer(side);
+        let periods = if self.complete { self.max_ttl_s } else { self.setup_ttl_s };
+        self.ttl_s[timer] = periods[timer];
     }
 
     pub(crate) fn touch_both(&mut self) {
         self.touch(0);
         self.touch(1);
+    }
+
+    /// Gives the countdown of a side another period, and starts it with that.
+    pub(crate) fn set_ttl(&mut self, side: usize, seconds: u32) {
+        let timer = self.timer(side);
+        self.max_ttl_s[timer] = seconds;
+        self.setup_ttl_s[timer] = seconds;
+        self.ttl_s[timer] = seconds;
+    }
+
+    fn timer(&self, side: usize) -> usize {
+        if self.independent_timers { side } else { 0 }
+    }
+
+    /// True if another session's packets go to the parties of this one.
+    pub(crate) fn is_fork(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
+    /// Keeps a to-tag that a command brought, for recordings.
+    pub(crate) fn learn_to_tag(&mut self, from_tag: &Tag, to_tag: Option<&Tag>) {
+        if let Some(to_tag) = to_tag
+            && self.to_tag.is_none()
+        {
+            let other = if *to_tag == self.from_tag { from_tag } else { to_tag };
+            self.to_tag = Some(other.clone());
+        }
     }
 
     /// A second has passed. False if the session's time was up already.

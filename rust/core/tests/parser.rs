@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use rtpproxy_core::addr::{Family, parse_numeric, parse_port};
 use rtpproxy_core::command::{
     AnyRules, Command, ErrorCode, Info, LocalSpec, MediaAddr, MediaReply, Modifier, Modifiers, NotifyArgs,
-    Offer, Party, QUERY_DEFAULT, REPLY_MAX, Reply, ReplyKind, Setting, StatValue, SubCommand, parse,
-    split_cookie,
+    Offer, Party, QUERY_DEFAULT, REPLY_MAX, Reply, ReplyKind, Setting, StatValue, SubCommand, SubResult,
+    parse, split_cookie,
 };
 
 proptest! {
@@ -63,10 +63,38 @@ proptest! {
     }
 
     #[test]
-    fn replies_survive_being_written((reply, kind) in reply()) {
+    fn replies_survive_being_written((reply, kind) in reply(), results in vec(result(), 0..15)) {
+        // Only lines have results, and an error has none.
+        let is_plain = matches!(reply, Reply::Info(_) | Reply::Error(_));
+        let reply = if is_plain { reply } else { reply.with_results(results) };
         let text = reply.encode();
+        prop_assume!(!text.ends_with(b" && -1\n") || text.len() < 900);
         prop_assert!(text.len() <= REPLY_MAX && text.ends_with(b"\n"));
         prop_assert_eq!(Reply::parse(&text, &kind), Ok(reply));
+    }
+
+    #[test]
+    fn results_that_do_not_fit_give_way(results in vec(("[a-z ]{0,200}", any::<bool>()), 1..15)) {
+        let result = |(text, done): (String, bool)| {
+            if done { SubResult::Done } else { SubResult::Text(format!("x{text}x").into()) }
+        };
+        let results: Vec<SubResult> = results.into_iter().map(result).collect();
+        let whole = results.iter().fold("0".to_owned(), |text, result| format!("{text} && {result}"));
+        let shown = results.iter().rposition(|result| *result != SubResult::Done).is_some();
+        let text = String::from_utf8(Reply::Done.with_results(results.clone()).encode()).unwrap();
+        prop_assert!(text.len() <= REPLY_MAX);
+        let text = text.trim_end();
+        if let Some(kept) = text.strip_suffix(" && -1") {
+            prop_assert!(whole.len() >= REPLY_MAX - 15 * " && 0".len() && whole.starts_with(kept), "{}", text);
+            // It was cut where a result begins, and as late as possible.
+            let next = whole[kept.len()..].strip_prefix(" && ").unwrap();
+            let next = next.split(" && ").next().unwrap();
+            prop_assert!(kept.len() + " && ".len() + next.len() + " && -1".len() >= REPLY_MAX
+                || kept.len() + " && ".len() + next.len() + 1 > REPLY_MAX - " && -1".len(), "{}", text);
+        } else {
+            prop_assert!(whole.starts_with(text));
+            prop_assert!(!shown || text != "0");
+        }
     }
 
     #[test]
@@ -303,6 +331,18 @@ fn word() -> impl Strategy<Value = Box<[u8]>> {
         })
         .prop_map(Iterator::collect::<Box<[u8]>>)
         .prop_filter("starts a sub-command", |word| **word != *b"&&")
+}
+
+fn result() -> impl Strategy<Value = SubResult> {
+    prop_oneof![
+        Just(SubResult::Done),
+        Just(SubResult::Failed),
+        (1_u16.., option::of(any::<IpAddr>())).prop_map(|(port, addr)| {
+            let media = MediaReply { port, addr: addr.map(|ip| ip.to_string().into()), ipv6: false };
+            SubResult::Text(media.to_string().into())
+        }),
+        "[a-zA-Z][a-zA-Z:]{0,20}( [a-zA-Z:]{1,20}){0,2}".prop_map(|text| SubResult::Text(text.into())),
+    ]
 }
 
 fn reply() -> impl Strategy<Value = (Reply, ReplyKind)> {

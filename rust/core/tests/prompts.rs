@@ -90,7 +90,7 @@ fn ask_engine(lab: &mut Lab, command: &str) -> String {
     let command = parse(command.as_bytes(), &mut AnyRules).expect("the grammar takes it");
     let default = LocalAddr::plain("127.0.0.1".parse().expect("an address"));
     let locals = Some(LocalChoice { replace: None, directions: Vec::new(), default });
-    let request = Request { command, locals, notify: None };
+    let request = Request { command, locals, sub_locals: Vec::new(), notify: None, copy: None };
     let reply = lab.engine.handle_command(lab.now, &request, &mut lab.host, &mut lab.out);
     String::from_utf8(reply.encode()).expect("replies are text").trim_end().to_owned()
 }
@@ -112,6 +112,21 @@ fn the_first_party_hears_the_prompt_in_even_steps() {
             assert_eq!(rtp.payload(), &lab.host.prompts[&8][number * 80..][..80]);
         }
     }
+}
+
+#[test]
+fn a_fork_hears_the_prompt_as_what_the_other_party_says() {
+    let mut lab = call();
+    lab.ask("U r 127.0.0.5 5000 rf rt && L 127.0.0.5 5002 && C c f t");
+    assert_eq!(lab.ask("P c prompt 8 f t"), "0");
+    let played = listen(&mut lab, 200);
+    let [to_caller, to_fork]: [Vec<&Played>; 2] =
+        [22002, 22004].map(|port| played.iter().filter(|packet| packet.port == port).collect());
+    assert_eq!((to_caller.len(), to_fork.len()), (5, 5));
+    for (packet, forked) in to_caller.iter().zip(&to_fork) {
+        assert_eq!((forked.to, &forked.bytes), (addr("127.0.0.5:5002"), &packet.bytes));
+    }
+    assert_eq!(lab.ask("G npkts_played"), "5");
 }
 
 #[test]

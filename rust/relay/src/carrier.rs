@@ -50,6 +50,11 @@ impl<I: MediaIo> Carrier<I> {
                     self.tap.event(event);
                     self.flush_by.get_or_insert(now);
                 }
+                Effect::SetTos { pair, tos } => {
+                    if let Err(error) = self.io.set_tos(pair, tos) {
+                        tracing::error!("cannot set the TOS byte of a media socket: {error}");
+                    }
+                }
                 Effect::Close(id) => {
                     if let Some(local) = self.io.close_pair(id) {
                         self.ports.release(now, local);

@@ -22,6 +22,8 @@ pub struct Config {
     pub sequential_ports: bool,
     /// The IP TOS byte of IPv4 media (`-t`).
     pub tos: u8,
+    /// The names of hosts in commands are looked up (not with `--no_resolve`).
+    pub resolve_names: bool,
     /// The recorder.
     pub record: RecordConfig,
     /// Real-time scheduling of the media threads (`-c`).
@@ -38,6 +40,7 @@ impl Default for Config {
             port_max: 64998,
             sequential_ports: false,
             tos: 0xb8,
+            resolve_names: true,
             record: RecordConfig::default(),
             scheduling: None,
         }

@@ -1,27 +1,31 @@
 //! From a request to the worker that answers it, and back.
 //!
 //! ```text
-//! request ──► Front: parse, check, count ──► lane of the call-id's worker ──► Ticket::answer ──► caller
-//!                  │ │                           X, I, G: every lane, Part::finish; the last one answers
-//!                  │ └── P: Prompts::prepare reads the file first
+//! request ──► Front: parse, check, count ──► lane of the call's worker ──► Ticket::answer ──► caller
+//!                  │ │                         X, I, G: every lane, Part::finish; the last one answers
+//!                  │ └── P: Prompts::prepare reads the file first; C: Resolver looks a name up
 //!                  └── answered at once
 //! ```
+//!
+//! On the way a name that `C` gives is looked up, and a call that forks another one moves to that one's worker.
 
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use foldhash::quality::RandomState;
 use rtpproxy_core::command::{CallId, Command, ErrorCode, Reply};
-use rtpproxy_core::front::{Accepted, Front, Origin, Request};
+use rtpproxy_core::effects::PairId;
+use rtpproxy_core::engine::CallState;
+use rtpproxy_core::front::{Accepted, CopyTo, Front, Origin, Request};
 use rtpproxy_core::stats::Stats;
 
 use crate::host::KernelRoutes;
-use crate::io::Waker;
+use crate::io::{SocketPair, Waker};
 use crate::limits::Sessions;
 use crate::notifier::{Events, NotifyHandle};
+use crate::placement::{Placement, Places, Stay, companion};
 use crate::prompts::{Prepared, Prompts, Wanted};
+use crate::resolver::Resolver;
 use crate::shutdown::Stage;
 
 /// The way into a running relay. Cheap to clone; may be used from any thread.
@@ -32,7 +36,8 @@ use crate::shutdown::Stage;
 pub struct RelayHandle {
     desk: Arc<Desk>,
     lanes: Arc<[Lane]>,
-    placement: RandomState,
+    placement: Arc<Placement>,
+    resolver: Resolver,
     stage: Arc<Stage>,
     sessions: Arc<Sessions>,
     notify: NotifyHandle,
@@ -92,21 +97,15 @@ impl RelayHandle {
     pub(crate) fn new(
         front: Front,
         lanes: Vec<Lane>,
+        resolver: Resolver,
         stage: Arc<Stage>,
         sessions: Arc<Sessions>,
         notify: NotifyHandle,
         prompts: Prompts,
     ) -> Self {
         let desk = Arc::new(Desk { front: Mutex::new(front) });
-        Self {
-            desk,
-            lanes: lanes.into(),
-            placement: RandomState::default(),
-            stage,
-            sessions,
-            notify,
-            prompts,
-        }
+        let placement = Arc::new(Placement::new(lanes.len()));
+        Self { desk, lanes: lanes.into(), placement, resolver, stage, sessions, notify, prompts }
     }
 
     /// Wakes every worker, so that it sees how far the shutdown is.
@@ -120,13 +119,7 @@ impl RelayHandle {
         let ticket = Ticket { desk: Arc::clone(&self.desk), done: Some(done) };
         match accepted {
             Accepted::Answer(reply) => ticket.answer(reply),
-            Accepted::One(request) => match Wanted::of(&request.command) {
-                Some(wanted) => {
-                    let handle = self.clone();
-                    self.prompts.prepare(wanted, move |prompts| handle.hand_over(request, prompts, ticket));
-                }
-                None => self.hand_over(request, Prepared::default(), ticket),
-            },
+            Accepted::One(request) => self.prepare(request, ticket),
             Accepted::DeleteAll => self.ask_all(Question::DeleteAll, ticket),
             Accepted::Info { load } => self.ask_all(Question::Info { load }, ticket),
             Accepted::Counters { verbose, names } => {
@@ -135,16 +128,60 @@ impl RelayHandle {
         }
     }
 
-    fn hand_over(&self, request: Box<Request>, prompts: Prepared, ticket: Ticket) {
-        match request.command.call_id() {
-            Some(call_id) => self.lane(call_id).send(Job::Command { request, prompts, ticket }),
-            None => ticket.answer(Reply::Error(ErrorCode::INTERNAL_FAILURE)),
+    /// Gets what the request needs of disk or name service, then hands it to the worker of its call.
+    fn prepare(&self, mut request: Box<Request>, ticket: Ticket) {
+        let handle = self.clone();
+        if let Some(wanted) = Wanted::of(&request.command) {
+            self.prompts.prepare(wanted, move |prompts| handle.send_to_owner(request, prompts, ticket));
+        } else if let Some(CopyTo::Name { host, .. }) = &request.copy {
+            self.resolver.look_up(host.clone(), move |addr| {
+                request.copy = request.copy.take().map(|copy| copy.found(addr, &KernelRoutes));
+                handle.send_to_owner(request, Prepared::default(), ticket);
+            });
+        } else {
+            self.send_to_owner(request, Prepared::default(), ticket);
         }
     }
 
-    fn lane(&self, call_id: &CallId) -> &Lane {
-        let hash = self.placement.hash_one(call_id.as_bytes());
-        &self.lanes[(hash % self.lanes.len() as u64) as usize]
+    fn send_to_owner(&self, request: Box<Request>, prompts: Prepared, ticket: Ticket) {
+        let Some(call_id) = request.command.call_id() else {
+            return ticket.answer(Reply::Error(ErrorCode::INTERNAL_FAILURE));
+        };
+        let mut places = self.placement.lock();
+        // What keeps a new exception must live until the job that follows carries it.
+        let brought =
+            companion(&request.command).map(|other| self.bring_together(&mut places, call_id, other));
+        let (worker, stay) = places.of(call_id);
+        drop(brought);
+        // A job that is dropped is answered.
+        let _ = self.lanes[worker].send(Job::Command { request, prompts, ticket, stay });
+    }
+
+    /// Places a call with another one: where there is none yet it will be created there, else it moves. It takes
+    /// a turn of one worker, and only forks of calls that are apart need it.
+    fn bring_together(&self, places: &mut Places, call_id: &CallId, companion: &CallId) -> Option<Stay> {
+        let (here, there) = (places.of(call_id).0, places.of(companion).0);
+        if here == there {
+            return None;
+        }
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.lanes[here].send(Job::Leave { call_id: call_id.clone(), answer }).ok()?;
+        match answered.recv() {
+            Ok(Leaving::Absent) => places.settle(call_id, there),
+            Ok(Leaving::Left(parcel)) => {
+                let stay = places.settle(call_id, there);
+                let Err(job) = self.lanes[there].send(Job::Arrive { parcel, stay: stay.clone() }) else {
+                    return stay;
+                };
+                // Nobody there takes it: back to where it was.
+                let Job::Arrive { parcel, .. } = *job else { return None };
+                let stay = places.settle(call_id, here);
+                let _ = self.lanes[here].send(Job::Arrive { parcel, stay: stay.clone() });
+                stay
+            }
+            // It stays, or its worker is gone; then the fork finds nothing to fork.
+            Ok(Leaving::Stays) | Err(_) => None,
+        }
     }
 
     fn ask_all(&self, question: Question, ticket: Ticket) {
@@ -157,10 +194,13 @@ impl RelayHandle {
                 ask: Some((question, ticket)),
             }),
         });
+        // No call is on its way between two workers meanwhile.
+        let places = self.placement.lock();
         for lane in &*self.lanes {
             let part = Part { gather: Arc::clone(&gather), done: false };
-            lane.send(if delete { Job::DeleteAll(part) } else { Job::Stats(part) });
+            let _ = lane.send(if delete { Job::DeleteAll(part) } else { Job::Stats(part) });
         }
+        drop(places);
     }
 }
 
@@ -175,11 +215,49 @@ pub(crate) enum Job {
         prompts: Prepared,
         /// Where the reply goes.
         ticket: Ticket,
+        /// To be kept while there is a session of the call.
+        stay: Option<Stay>,
+    },
+    /// Give a call away.
+    Leave {
+        /// The call.
+        call_id: CallId,
+        /// Where it goes.
+        answer: SyncSender<Leaving>,
+    },
+    /// Take a call that another worker gave away.
+    Arrive {
+        /// The call.
+        parcel: Box<Parcel>,
+        /// To be kept while there is a session of the call.
+        stay: Option<Stay>,
     },
     /// Delete every session.
     DeleteAll(Part),
     /// Tell the figures.
     Stats(Part),
+}
+
+/// What a worker that shall give a call away answers.
+#[derive(Debug)]
+pub(crate) enum Leaving {
+    /// It has no such call.
+    Absent,
+    /// The call cannot leave.
+    Stays,
+    /// Here it is.
+    Left(Box<Parcel>),
+}
+
+/// A call between two workers.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    /// The call.
+    pub(crate) call_id: CallId,
+    /// Its sessions.
+    pub(crate) state: CallState,
+    /// Its sockets, by the numbers they had.
+    pub(crate) sockets: Vec<(PairId, SocketPair)>,
 }
 
 /// The way to one worker.
@@ -197,13 +275,22 @@ impl Lane {
         (Self { jobs, waker }, receiver)
     }
 
-    /// Hands over a job. If the worker is gone or far behind, dropping the job answers it.
-    fn send(&self, job: Job) {
+    /// Hands over a job. If the worker is gone or far behind it comes back; dropping it answers it.
+    fn send(&self, job: Job) -> Result<(), Box<Job>> {
         match self.jobs.try_send(job) {
-            Ok(()) => self.waker.wake(),
-            Err(TrySendError::Full(_)) => tracing::error!("a media worker is far behind: E81"),
-            // Why it ended has been logged, unless the relay is at its end.
-            Err(TrySendError::Disconnected(_)) => tracing::debug!("a media worker is gone: E81"),
+            Ok(()) => {
+                self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(job)) => {
+                tracing::error!("a media worker is far behind: E81");
+                Err(Box::new(job))
+            }
+            Err(TrySendError::Disconnected(job)) => {
+                // Why it ended has been logged, unless the relay is at its end.
+                tracing::debug!("a media worker is gone: E81");
+                Err(Box::new(job))
+            }
         }
     }
 }
@@ -358,8 +445,9 @@ mod tests {
         let front = Front::new(FrontConfig::default());
         let notify = Notifier::start().unwrap().handle();
         let sessions = Arc::new(Sessions::new(1000));
+        let resolver = Resolver::new(true);
         let prompts = PromptThread::start().unwrap().prompts();
-        (RelayHandle::new(front, lanes, Arc::default(), sessions, notify, prompts), jobs, ios)
+        (RelayHandle::new(front, lanes, resolver, Arc::default(), sessions, notify, prompts), jobs, ios)
     }
 
     fn submit(handle: &RelayHandle, command: &str) -> Receiver<Vec<u8>> {

@@ -36,11 +36,15 @@ pub mod notifier;
 #[cfg(target_os = "linux")]
 mod pace;
 #[cfg(target_os = "linux")]
+mod placement;
+#[cfg(target_os = "linux")]
 mod prompts;
 #[cfg(target_os = "linux")]
 pub mod recorder;
 #[cfg(target_os = "linux")]
 mod relay;
+#[cfg(target_os = "linux")]
+mod resolver;
 #[cfg(target_os = "linux")]
 mod shutdown;
 #[cfg(unix)]

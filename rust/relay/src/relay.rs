@@ -19,6 +19,7 @@ use crate::limits::{Sessions, Share, raise_descriptor_limit};
 use crate::notifier::Notifier;
 use crate::prompts::PromptThread;
 use crate::recorder::Recorder;
+use crate::resolver::Resolver;
 use crate::shutdown::{Stage, Threads};
 use crate::worker::{Orders, Worker};
 
@@ -59,6 +60,7 @@ impl Relay {
         let handle = RelayHandle::new(
             front,
             lanes,
+            Resolver::new(config.resolve_names),
             Arc::clone(&stage),
             Arc::clone(&sessions),
             notify.clone(),

@@ -1,23 +1,28 @@
 //! The thread that owns an engine and its media sockets: one loop over commands, packets and time.
 
+use std::collections::HashMap;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SendError};
 use std::time::Duration;
 
+use rtpproxy_core::command::{CallId, Reply};
 use rtpproxy_core::effects::{MediaPort, Out, Packet};
 use rtpproxy_core::engine::{Arrival, Engine};
+use rtpproxy_core::front::Request;
 use rtpproxy_core::recording::EndReason;
 use rtpproxy_core::time::{Mono, Now};
 
 use crate::carrier::Carrier;
 use crate::clock::{self, Batch};
-use crate::dispatch::Job;
+use crate::dispatch::{Job, Leaving, Parcel};
 use crate::host::{Random, WorkerHost};
 use crate::io::{MediaIo, Waker};
 use crate::limits::Share;
 use crate::pace::{Pace, Wait};
+use crate::placement::Stay;
+use crate::prompts::Prepared;
 use crate::recorder::FolderWatch;
 use crate::shutdown::Stage;
 
@@ -27,6 +32,8 @@ pub(crate) struct Worker<I> {
     carrier: Carrier<I>,
     orders: Orders,
     random: Random,
+    /// Calls that are here against the hash of their call-id.
+    guests: HashMap<CallId, Stay>,
     sessions: Share,
     pace: Pace,
     /// When the present turn began.
@@ -57,6 +64,7 @@ impl<I: MediaIo> Worker<I> {
             carrier,
             orders,
             random: Random::new(),
+            guests: HashMap::new(),
             sessions,
             pace: Pace::new(now.mono),
             now,
@@ -98,6 +106,7 @@ impl<I: MediaIo> Worker<I> {
         // Priority 3: time.
         if self.engine.next_deadline() <= self.now.mono {
             self.engine.handle_timeout(self.now, &mut self.out);
+            self.guests.retain(|call_id, _| self.engine.has_call(call_id));
             // Whoever is told of a timeout finds the session gone.
             self.publish();
             self.carry_out();
@@ -132,28 +141,84 @@ impl<I: MediaIo> Worker<I> {
     /// Carries one job out. All its effects are done before it is answered.
     fn execute(&mut self, job: Job) {
         match job {
-            Job::Command { request, prompts, ticket } => {
-                self.engine.set_draining(self.orders.stage.is_draining());
-                let mut host = WorkerHost {
-                    io: &mut self.carrier.io,
-                    ports: &self.carrier.ports,
-                    random: &mut self.random,
-                    folder: &self.orders.folder,
-                    prompts: &prompts,
-                };
-                let reply = self.engine.handle_command(self.now, &request, &mut host, &mut self.out);
-                self.carry_out();
+            Job::Command { request, prompts, ticket, stay } => {
+                let reply = self.command(&request, &prompts);
+                if let (Some(stay), Some(call_id)) = (stay, request.command.call_id()) {
+                    self.host_guest(call_id, stay);
+                }
                 self.publish();
                 ticket.answer(reply);
             }
+            Job::Leave { call_id, answer } => {
+                let leaving = self.leave(call_id);
+                if let Err(SendError(Leaving::Left(parcel))) = answer.send(leaving) {
+                    self.arrive(*parcel, None);
+                }
+            }
+            Job::Arrive { parcel, stay } => self.arrive(*parcel, stay),
             Job::DeleteAll(part) => {
                 self.engine.delete_all(self.now, EndReason::Deleted, &mut self.out);
                 self.carry_out();
+                self.guests.clear();
                 self.publish();
                 part.finish(&self.engine.stats());
             }
             Job::Stats(part) => part.finish(&self.engine.stats()),
         }
+    }
+
+    fn command(&mut self, request: &Request, prompts: &Prepared) -> Reply {
+        self.engine.set_draining(self.orders.stage.is_draining());
+        let mut host = WorkerHost {
+            io: &mut self.carrier.io,
+            ports: &self.carrier.ports,
+            random: &mut self.random,
+            folder: &self.orders.folder,
+            prompts,
+        };
+        let reply = self.engine.handle_command(self.now, request, &mut host, &mut self.out);
+        self.carry_out();
+        reply
+    }
+
+    /// Keeps the exception for a call as long as there is a session of it.
+    fn host_guest(&mut self, call_id: &CallId, stay: Stay) {
+        if self.engine.has_call(call_id) {
+            self.guests.insert(call_id.clone(), stay);
+        } else {
+            self.guests.remove(call_id);
+        }
+    }
+
+    /// Gives a call away with its sockets. The worker that takes it publishes it; to be counted twice for a
+    /// moment is better than not at all.
+    fn leave(&mut self, call_id: CallId) -> Leaving {
+        if !self.engine.has_call(&call_id) {
+            return Leaving::Absent;
+        }
+        if !self.engine.can_leave(&call_id) {
+            tracing::warn!(call_id = %call_id, "a call that is recorded or has forks cannot move to another worker");
+            return Leaving::Stays;
+        }
+        let state = self.engine.export(&call_id).expect("there is such a call");
+        let io = &mut self.carrier.io;
+        let sockets = state.pairs().filter_map(|pair| Some((pair.id, io.detach(pair.id)?))).collect();
+        self.guests.remove(&call_id);
+        Leaving::Left(Box::new(Parcel { call_id, state, sockets }))
+    }
+
+    /// Takes a call that another worker gave away.
+    fn arrive(&mut self, parcel: Parcel, stay: Option<Stay>) {
+        let Parcel { call_id, state, mut sockets } = parcel;
+        let io = &mut self.carrier.io;
+        self.engine.import(state, |pair| {
+            let at = sockets.iter().position(|(id, _)| *id == pair.id).expect("each pair brings its sockets");
+            io.attach(sockets.swap_remove(at).1)
+        });
+        if let Some(stay) = stay {
+            self.guests.insert(call_id, stay);
+        }
+        self.publish();
     }
 
     /// Relays what the ready sockets hold; returns how many packets.
@@ -209,7 +274,7 @@ const BACKLOG_AGE: Duration = Duration::from_millis(2);
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{HashMap, VecDeque};
+    use std::collections::VecDeque;
     use std::net::{IpAddr, SocketAddr};
     use std::sync::mpsc;
 
@@ -223,17 +288,19 @@ mod tests {
     use crate::config::RecordConfig;
     use crate::dispatch::{Lane, RelayHandle};
     use crate::host::Ports;
-    use crate::io::{BindError, Datagram, EpollIo};
+    use crate::io::{BindError, Datagram, EpollIo, SocketPair};
     use crate::limits::Sessions;
     use crate::notifier::Notifier;
     use crate::prompts::PromptThread;
     use crate::recorder::Recorder;
+    use crate::resolver::Resolver;
 
     /// Sockets of which the test is the network.
     #[derive(Default)]
     struct FakeIo {
         pairs: Vec<SocketAddr>,
         closed: Vec<PairId>,
+        tos: Vec<(PairId, u8)>,
         waiting: HashMap<MediaPort, VecDeque<(Datagram, Vec<u8>)>>,
         sent: Vec<(MediaPort, SocketAddr, Vec<u8>)>,
         refuses: bool,
@@ -255,6 +322,19 @@ mod tests {
         fn close_pair(&mut self, id: PairId) -> Option<SocketAddr> {
             self.closed.push(id);
             self.pairs.get(id.0 as usize).copied()
+        }
+
+        fn set_tos(&mut self, id: PairId, tos: u8) -> std::io::Result<()> {
+            self.tos.push((id, tos));
+            Ok(())
+        }
+
+        fn detach(&mut self, _: PairId) -> Option<SocketPair> {
+            None
+        }
+
+        fn attach(&mut self, _: SocketPair) -> PairId {
+            unreachable!("there is one worker only")
         }
 
         fn wait(&mut self, _: Option<Duration>, ready: &mut Vec<MediaPort>) -> std::io::Result<()> {
@@ -294,6 +374,7 @@ mod tests {
         let handle = RelayHandle::new(
             front,
             vec![lane],
+            Resolver::new(false),
             Arc::clone(&stage),
             Arc::clone(&sessions),
             notify.clone(),
@@ -388,6 +469,16 @@ mod tests {
         assert_eq!(handle.active_sessions(), 0);
         assert!(worker.carrier.io.sent.is_empty());
         assert_eq!(worker.carrier.io.closed.len(), 2);
+    }
+
+    #[test]
+    fn the_tos_byte_reaches_the_sockets() {
+        let (mut worker, handle) = worker();
+        set_up(&mut worker, &handle);
+        let reply = submit(&handle, "Q call f t ttl && S tos=8 && Sr tos=9");
+        worker.turn();
+        assert_eq!(reply.recv().unwrap(), b"60\n");
+        assert_eq!(worker.carrier.io.tos, [(PairId(1), 8), (PairId(0), 9)]);
     }
 
     #[test]

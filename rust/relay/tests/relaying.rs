@@ -255,6 +255,114 @@ fn a_recording_shows_the_address_that_each_packet_was_sent_to() {
 }
 
 #[test]
+fn copies_reach_a_host_by_address_and_by_name() {
+    for (workers, host) in [(1, "127.0.0.1"), (4, "127.0.0.1"), (4, "localhost")] {
+        let relay = start(workers, V4);
+        let handle = relay.handle();
+        let call = Call::set_up(&handle, 1, V4, V4);
+        let third = Phone::new(V4[0]);
+        let command = format!("Cp {} udp:{host}:{} f t", call.id, third.addr.port());
+        let from = media(&text(&handle, &command));
+        call.exchange(5, 3);
+        for sequence in 0..5 {
+            third.expect(&rtp(sequence, 1), from);
+        }
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 7];
+        let rtcp = SocketAddr::new(call.caller_sends_to.ip(), call.caller_sends_to.port() + 1);
+        call.caller.rtcp.send_to(&report, rtcp).unwrap();
+        let mut buffer = [0; 64];
+        let (len, source) = third.rtcp.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], source.port()), (&report[..], from.port() + 1));
+        assert_eq!(text(&handle, &format!("N {} f t", call.id)), "0\n");
+        UdpSocket::bind(from).unwrap();
+        assert_eq!(text(&handle, &format!("C {} udp:no-such-host.invalid:9 f t", call.id)), "E65\n");
+    }
+}
+
+#[test]
+fn names_are_not_looked_up_if_that_is_forbidden() {
+    let config = Config { resolve_names: false, ..config(1, V4) };
+    let relay = Relay::start(config, Vec::new()).unwrap();
+    let handle = relay.handle();
+    Call::set_up(&handle, 1, V4, V4);
+    assert_eq!(text(&handle, "C call1@test udp:localhost:9 f t"), "E65\n");
+    assert_eq!(text(&handle, "C call1@test udp:127.0.0.1:9 f t"), "0\n");
+}
+
+#[test]
+fn a_fork_is_created_where_its_source_is() {
+    for workers in [1, 4] {
+        let relay = start(workers, V4);
+        let handle = relay.handle();
+        for number in 0..8 {
+            let source = Call::set_up(&handle, number, V4, V4);
+            let fork = Fork::new();
+            let reply = text(&handle, &fork.command(number, &source));
+            fork.expect_media(&source, &reply);
+            let id = format!("fork{number}");
+            assert_eq!(text(&handle, &format!("Q {id} rf rt ttl")), "60\n");
+            assert_eq!(text(&handle, &format!("D {id} rf rt")), "0\n");
+            assert_eq!(text(&handle, &format!("D {id} rf rt")), "E50\n");
+            // Its place is forgotten with it: the same name serves again, forked or not.
+            media(&text(&handle, &format!("U {id} 0 0 rf")));
+            assert_eq!(text(&handle, &format!("D {id} rf")), "0\n");
+        }
+        assert_eq!(handle.active_sessions(), 8);
+    }
+}
+
+#[test]
+fn a_call_moves_to_the_worker_of_what_it_forks() {
+    for workers in [1, 4] {
+        let relay = start(workers, V4);
+        let handle = relay.handle();
+        for number in 0..8 {
+            let source = Call::set_up(&handle, number, V4, V4);
+            let fork = Fork::new();
+            let set_up = text(&handle, &fork.set_up(number));
+            let (callee, caller) = set_up.trim().split_once(" && ").unwrap();
+            for (from, to, relay) in
+                [(&fork.caller, &fork.callee, media(caller)), (&fork.callee, &fork.caller, media(callee))]
+            {
+                from.rtp.send_to(&rtp(77, 9), relay).unwrap();
+                assert_eq!(to.rtp.recv(&mut [0; 256]).unwrap(), 172);
+            }
+            let reply = text(&handle, &fork.command(number, &source));
+            assert_eq!(reply, set_up, "the ports are the same");
+            fork.expect_media(&source, &reply);
+            // What the session knew went along.
+            assert!(text(&handle, &format!("Q fork{number} rf rt")).ends_with(" 1 1 2 0\n"));
+        }
+        assert_eq!(text(&handle, "G nsess_created nsess_complete nsess_destroyed"), "16 16 0\n");
+        assert_eq!(text(&handle, "X"), "0\n");
+        assert_eq!(handle.active_sessions(), 0);
+    }
+}
+
+#[test]
+fn a_recorded_call_stays_and_is_not_forked_across_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = RecordConfig { folder: Some(folder.path().to_owned()), ..RecordConfig::default() };
+    let relay = Relay::start(Config { record, ..config(4, V4) }, Vec::new()).unwrap();
+    let handle = relay.handle();
+    let mut refused = 0;
+    for number in 0..24 {
+        let source = Call::set_up(&handle, number, V4, V4);
+        let fork = Fork::new();
+        let set_up = text(&handle, &fork.set_up(number));
+        assert_eq!(text(&handle, &format!("R fork{number} rf rt")), "0\n");
+        let reply = text(&handle, &fork.command(number, &source));
+        if let Some(reply) = reply.strip_suffix(" && -1\n") {
+            assert_eq!(reply, set_up.trim());
+            refused += 1;
+        } else {
+            fork.expect_media(&source, &reply);
+        }
+    }
+    assert!((1..24).contains(&refused), "{refused} of 24 calls were on another worker");
+}
+
+#[test]
 fn a_timeout_is_told_to_subscribers() {
     let front = FrontConfig {
         notify: vec![NotifySpec::Fixed { name: (*b"fd:5").into(), target: NotifyTarget::InProcess(5) }],
@@ -368,9 +476,50 @@ impl Phone {
         Self { rtp: open(port), rtcp: open(port + 1), addr: (ip, port).into() }
     }
 
+    /// The next packet on the RTP port, and where it came from.
+    fn expect(&self, packet: &[u8], from: SocketAddr) {
+        let mut buffer = [0; 256];
+        let (len, source) = self.rtp.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], source), (packet, from));
+    }
+
     /// The port as `U` and `L` take it, with the modifier of its family.
     fn media(&self) -> (&'static str, String) {
         (if self.addr.is_ipv6() { "6" } else { "" }, format!("{} {}", self.addr.ip(), self.addr.port()))
+    }
+}
+
+/// The two ends of a session that gets what the parties of another call say.
+struct Fork {
+    caller: Phone,
+    callee: Phone,
+}
+
+impl Fork {
+    fn new() -> Self {
+        Self { caller: Phone::new(V4[0]), callee: Phone::new(V4[0]) }
+    }
+
+    /// Sets the session up, or up again.
+    fn set_up(&self, number: u32) -> String {
+        format!("U fork{number} {} rf rt && L {}", self.caller.media().1, self.callee.media().1)
+    }
+
+    /// The same, with what makes it a fork.
+    fn command(&self, number: u32, source: &Call) -> String {
+        format!("{} && C {} f t", self.set_up(number), source.id)
+    }
+
+    /// Both parties of the source speak; they are heard at the source and here, from the ports in `reply`.
+    fn expect_media(&self, source: &Call, reply: &str) {
+        let (callee_side, caller_side) = reply.trim().split_once(" && ").unwrap();
+        source.exchange(5, 3);
+        for sequence in 0..5 {
+            self.caller.expect(&rtp(sequence, 1), media(caller_side));
+        }
+        for sequence in 0..3 {
+            self.callee.expect(&rtp(sequence, 1), media(callee_side));
+        }
     }
 }
 

@@ -16,7 +16,9 @@ mod token;
 pub use capability::{CAPABILITIES, NOTIFY_CAPABILITY};
 pub use error::ErrorCode;
 pub use parse::{AnyRules, Rules, parse};
-pub use reply::{BadReply, Info, MediaReply, QUERY_DEFAULT, REPLY_MAX, Reply, ReplyKind, StatValue};
+pub use reply::{
+    BadReply, Info, MediaReply, QUERY_DEFAULT, REPLY_MAX, Reply, ReplyKind, StatValue, SubResult,
+};
 pub use retry::ReplyCache;
 pub use token::split_cookie;
 

@@ -10,6 +10,9 @@ pub const REPLY_MAX: usize = 1024;
 /// What `Q` shows if no names are given.
 pub const QUERY_DEFAULT: [&str; 5] = ["ttl", "npkts_ina", "npkts_ino", "nrelayed", "ndropped"];
 
+/// Stands before each result of a sub-command.
+const SEPARATOR: &str = " && ";
+
 /// The version of the protocol.
 const VERSION: &str = "20040107";
 
@@ -83,6 +86,24 @@ pub enum Reply {
     },
     /// `E<n>`
     Error(ErrorCode),
+    /// The answer to a command, and what its sub-commands have to tell; made by [`Reply::with_results`].
+    Results {
+        /// The answer to the command itself, which is no error.
+        main: Box<Self>,
+        /// Of each sub-command in order, up to the last that has something to tell.
+        subs: Vec<SubResult>,
+    },
+}
+
+/// What a sub-command tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubResult {
+    /// It was done. Shown, as `0`, only in front of others.
+    Done,
+    /// `-1`: it failed, and with that those behind it were left out.
+    Failed,
+    /// It was done and answers this: words without `&&`, which is no number below 1.
+    Text(Box<str>),
 }
 
 /// What kind of answer a command expects: needed to read one.
@@ -117,18 +138,36 @@ impl Reply {
 
     /// The text of the answer with its line feed, [`REPLY_MAX`] bytes at most.
     ///
-    /// An answer that would be longer becomes an error: E26 of `Q`, E25 of `G`, E81 of all others.
+    /// An answer that would be longer becomes an error: E26 of `Q`, E25 of `G`, E81 of all others. Results of
+    /// sub-commands that do not fit give way to ` && -1`.
     pub fn encode(&self) -> Vec<u8> {
         let text = self.text();
+        if let Self::Results { main, subs } = self {
+            let fits = text.len() <= REPLY_MAX;
+            return if fits { with_results(text.into_bytes(), subs) } else { main.encode() };
+        }
         if text.len() <= REPLY_MAX { text } else { Self::Error(self.too_long()).text() }.into_bytes()
     }
 
-    /// Reads the answer to a command of `kind`; white space behind it is ignored.
+    /// Adds what sub-commands tell; those at the end that have nothing to tell are left out.
+    pub fn with_results(self, mut subs: Vec<SubResult>) -> Self {
+        let shown = subs.iter().rposition(|result| *result != SubResult::Done).map_or(0, |last| last + 1);
+        subs.truncate(shown);
+        if subs.is_empty() { self } else { Self::Results { main: Box::new(self), subs } }
+    }
+
+    /// Reads the answer to a command of `kind`, with the results of its sub-commands; white space behind it is
+    /// ignored.
     pub fn parse(text: &[u8], kind: &ReplyKind) -> Result<Self, BadReply> {
         let bad = || BadReply { text: String::from_utf8_lossy(text).trim_end().into() };
         let line = str::from_utf8(text).map_err(|_| bad())?.trim_ascii_end();
-        let error = line.strip_prefix('E').and_then(number).map(|code| Self::Error(ErrorCode(code)));
-        error.or_else(|| answer(line, kind)).ok_or_else(bad)
+        if let Some(code) = line.strip_prefix('E').and_then(number) {
+            return Ok(Self::Error(ErrorCode(code)));
+        }
+        let mut parts = line.split(SEPARATOR);
+        let main = parts.next().and_then(|main| answer(main, kind));
+        let subs: Option<Vec<SubResult>> = parts.map(result).collect();
+        main.zip(subs).map(|(main, subs)| main.with_results(subs)).ok_or_else(bad)
     }
 
     fn text(&self) -> String {
@@ -136,10 +175,7 @@ impl Reply {
             Self::Done | Self::NoSession => "0\n".into(),
             Self::Version => format!("{VERSION}\n"),
             Self::Feature(known) => format!("{}\n", u8::from(*known)),
-            Self::Media(media) => match &media.addr {
-                None => format!("{}\n", media.port),
-                Some(addr) => format!("{} {addr}{}\n", media.port, if media.ipv6 { " 6" } else { "" }),
-            },
+            Self::Media(media) => format!("{media}\n"),
             Self::Stats { verbose, values } | Self::Counters { verbose, values } => {
                 let figures =
                     values.iter().map(
@@ -151,6 +187,8 @@ impl Reply {
             }
             Self::Info(info) => info.to_string(),
             Self::Error(code) => format!("{code}\n"),
+            // Results are written by `encode`, which knows the limit.
+            Self::Results { main, .. } => main.text(),
         }
     }
 
@@ -159,6 +197,25 @@ impl Reply {
             Self::Stats { .. } => ErrorCode::QUERY_TOO_LONG,
             Self::Counters { .. } => ErrorCode::COUNTERS_TOO_LONG,
             _ => ErrorCode::INTERNAL_FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for MediaReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.addr {
+            None => write!(f, "{}", self.port),
+            Some(addr) => write!(f, "{} {addr}{}", self.port, if self.ipv6 { " 6" } else { "" }),
+        }
+    }
+}
+
+impl fmt::Display for SubResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("0"),
+            Self::Failed => f.write_str("-1"),
+            Self::Text(text) => f.write_str(text),
         }
     }
 }
@@ -190,6 +247,36 @@ impl fmt::Display for Info {
 pub struct BadReply {
     /// What came.
     pub text: String,
+}
+
+/// The text `main`, which ends in a line feed, with the results that fit behind it.
+fn with_results(mut main: Vec<u8>, subs: &[SubResult]) -> Vec<u8> {
+    main.pop();
+    let failed = format!("{SEPARATOR}{}", SubResult::Failed);
+    // How long the text was before each result: where it can be cut.
+    let mut cuts = Vec::with_capacity(subs.len());
+    for sub in subs {
+        cuts.push(main.len());
+        main.extend_from_slice(format!("{SEPARATOR}{sub}").as_bytes());
+    }
+    if main.len() >= REPLY_MAX {
+        let cut = cuts.iter().rev().find(|cut| **cut + failed.len() < REPLY_MAX);
+        main.truncate(*cut.unwrap_or(&cuts[0]));
+        if main.len() + failed.len() < REPLY_MAX {
+            main.extend_from_slice(failed.as_bytes());
+        }
+    }
+    main.push(b'\n');
+    main
+}
+
+/// What one sub-command tells; `None` if that is nothing.
+fn result(text: &str) -> Option<SubResult> {
+    match number::<i32>(text) {
+        Some(0) => Some(SubResult::Done),
+        Some(code) if code < 0 => Some(SubResult::Failed),
+        Some(_) | None => (!text.is_empty()).then(|| SubResult::Text(text.into())),
+    }
 }
 
 /// An answer that is no error.
@@ -400,6 +487,44 @@ mod tests {
             assert_eq!(Reply::parse(text.as_bytes(), &kind), Err(bad), "{kind:?}");
         }
         assert!(Reply::parse(b"\xff", &ReplyKind::Done).is_err());
+    }
+
+    #[test]
+    fn results_stand_behind_the_answer() {
+        let text = |text: &str| SubResult::Text(text.into());
+        let rows = [
+            (vec![], "0\n"),
+            (vec![SubResult::Done, SubResult::Done], "0\n"),
+            (vec![SubResult::Done, text("a b"), SubResult::Done], "0 && 0 && a b\n"),
+            (vec![text("12002"), SubResult::Failed], "0 && 12002 && -1\n"),
+        ];
+        for (results, written) in rows {
+            let reply = Reply::Done.with_results(results);
+            assert_eq!(reply.encode(), written.as_bytes());
+            assert_eq!(Reply::parse(written.as_bytes(), &ReplyKind::Done), Ok(reply));
+        }
+        let other_codes = Reply::parse(b"0 && -7 && 00 && x\n", &ReplyKind::Done).unwrap();
+        assert_eq!(other_codes.encode(), b"0 && -1 && 0 && x\n");
+        for bad in ["E5 && 0", "1 && x", "0 &&", "0 &&  && x"] {
+            assert!(Reply::parse(bad.as_bytes(), &ReplyKind::Done).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn results_that_do_not_fit_give_way_to_a_failure() {
+        let written = |lens: &[usize]| {
+            let texts = lens.iter().map(|len| SubResult::Text("x".repeat(*len).into()));
+            String::from_utf8(Reply::Done.with_results(texts.collect()).encode()).unwrap()
+        };
+        // `0 && ` and the line feed take 6 bytes.
+        assert_eq!(written(&[REPLY_MAX - 6]).len(), REPLY_MAX);
+        assert_eq!(written(&[REPLY_MAX - 5]), "0 && -1\n");
+        assert_eq!(written(&[1, REPLY_MAX]), "0 && x && -1\n");
+        assert_eq!(written(&[REPLY_MAX - 6, 1]), "0 && -1\n", "the failure needs room as well");
+        let long =
+            Reply::Stats { verbose: true, values: vec![("n".repeat(1019).into(), StatValue::Count(1))] };
+        let shown = long.clone().with_results(vec![SubResult::Failed]).encode();
+        assert_eq!(shown, long.encode(), "there is no room even for that");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use tracing::info;
 
 use super::Engine;
+use super::copy::CopyLetters;
 use crate::command::{Command, ErrorCode, Party, Reply};
 use crate::effects::Out;
 use crate::front::Request;
@@ -20,17 +21,37 @@ impl Engine {
         out: &mut Out,
     ) -> Reply {
         match &request.command {
-            Command::Update(offer) => self.update(now, offer, request, host, out),
-            Command::Lookup(offer) => self.lookup(now, offer, request, host, out),
-            Command::Delete { party, weak } => self.delete(now, party, *weak, out),
+            Command::Update(offer) => {
+                let answered = self.update(now, offer, request, host, out);
+                self.with_subs(now, answered, request, host, out)
+            }
+            Command::Lookup(offer) => {
+                let answered = self.lookup(now, offer, request, host, out);
+                self.with_subs(now, answered, request, host, out)
+            }
+            Command::Delete { party, weak } => {
+                let Some(doomed) = self.give_up(party, *weak) else {
+                    return Reply::Error(ErrorCode::NOT_FOUND);
+                };
+                for key in doomed {
+                    self.remove(now, key, EndReason::Deleted, out);
+                }
+                Reply::Done
+            }
             Command::Record { party, single_file } => self.record(now, party, *single_file, host, out),
             Command::StopRecord { party, both } => self.stop_record(now, party, *both, out),
-            Command::Query { party, modifiers, names, .. } => self.query(party, modifiers, names),
+            Command::Query { party, modifiers, names, .. } => {
+                let answered = self.query(party, modifiers, names);
+                self.with_subs(now, answered, request, host, out)
+            }
             Command::Play { party, count, prompt, codecs } => {
                 self.play(now, party, *count, prompt, codecs, host)
             }
             Command::StopPlay(party) => self.stop_play(party),
-            Command::Copy { party, .. } => self.refuse(party, "copies (C)", ErrorCode::RECORD_TARGET),
+            Command::Copy { party, single_file, report_port, .. } => {
+                let letters = CopyLetters { single_file: *single_file, report_port: *report_port };
+                self.copy(now, party, letters, request.copy.as_ref(), host, out)
+            }
             Command::DeleteAll => {
                 self.delete_all(now, EndReason::Deleted, out);
                 Reply::Done
@@ -42,17 +63,11 @@ impl Engine {
         }
     }
 
-    /// What this version does not do: E50 without the session, else the code of the command's failure.
-    fn refuse(&self, party: &Party, what: &str, code: ErrorCode) -> Reply {
-        if self.find(party).is_none() {
-            return Reply::Error(ErrorCode::NOT_FOUND);
-        }
-        info!(call_id = %party.call_id, "refused: {what} are not supported by this version");
-        Reply::Error(code)
-    }
-
-    fn delete(&mut self, now: Now, party: &Party, weak: bool, out: &mut Out) -> Reply {
+    /// Gives up the hold of a `D` on sessions. Those that nothing holds any more are taken out of the table by
+    /// which commands find them, and are the caller's to remove. `None` if the tags mean no session.
+    pub(super) fn give_up(&mut self, party: &Party, weak: bool) -> Option<Vec<usize>> {
         let mut touched = false;
+        let mut doomed = Vec::new();
         'search: loop {
             for key in self.sessions_of(&party.call_id) {
                 let session = &mut self.sessions[key];
@@ -69,7 +84,8 @@ impl Engine {
                     info!(call_id = %session.call_id, "delete: session {} is still referenced", session.from_tag);
                     continue;
                 }
-                self.remove(now, key, EndReason::Deleted, out);
+                self.unlist(key);
+                doomed.push(key);
                 if exact {
                     break 'search;
                 }
@@ -77,6 +93,6 @@ impl Engine {
             }
             break;
         }
-        if touched { Reply::Done } else { Reply::Error(ErrorCode::NOT_FOUND) }
+        touched.then_some(doomed)
     }
 }

@@ -25,11 +25,14 @@ use crate::stats::Stats;
 use crate::time::{Mono, Now};
 
 mod commands;
+mod copy;
+mod fork;
 mod offer;
 mod packet;
 mod play;
 mod query;
 mod record;
+mod subs;
 mod timeouts;
 mod transfer;
 
@@ -154,14 +157,25 @@ impl Engine {
     }
 
     fn take(&mut self, key: usize) -> Session {
+        self.unlist(key);
         let session = self.sessions.remove(key);
-        if let Some(keys) = self.by_call.get_mut(&session.call_id) {
-            keys.retain(|other| *other != key);
-            if keys.is_empty() {
-                self.by_call.remove(&session.call_id);
+        for source in &session.sources {
+            if let Some(source) = self.sessions.get_mut(*source) {
+                source.forks.retain(|fork| fork.target != key);
             }
         }
         session
+    }
+
+    /// Takes a session out of the table by which commands find it.
+    fn unlist(&mut self, key: usize) {
+        let call_id = &self.sessions[key].call_id;
+        if let Some(keys) = self.by_call.get_mut(call_id) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.by_call.remove(call_id);
+            }
+        }
     }
 
     fn count_end(&mut self, now: Now, session: &Session) {

@@ -3,9 +3,10 @@
 use tracing::{error, info};
 
 use super::Engine;
+use super::subs::{Answered, Place};
 use crate::addr::LocalAddr;
 use crate::command::{ErrorCode, MediaAddr, MediaReply, Modifier, Modifiers, Offer, Reply};
-use crate::effects::Out;
+use crate::effects::{Effect, Out};
 use crate::front::{LocalChoice, Request};
 use crate::host::{Host, OpenError};
 use crate::resizer::Resizer;
@@ -20,17 +21,15 @@ impl Engine {
         request: &Request,
         host: &mut dyn Host,
         out: &mut Out,
-    ) -> Reply {
-        let Some(choice) = &request.locals else { return Reply::Error(ErrorCode::INTERNAL_FAILURE) };
+    ) -> Answered {
+        let Some(choice) = &request.locals else { return Err(Reply::Error(ErrorCode::INTERNAL_FAILURE)) };
         let notify = offer
             .notify
             .as_ref()
             .and_then(|args| Some(Notify { target: request.notify.clone()?, tag: args.tag.clone() }));
         match self.find(&offer.party) {
             Some((key, side)) => {
-                if let Err(code) = self.claim_side(now, key, side, offer, choice, host, out) {
-                    return Reply::Error(code);
-                }
+                self.claim_side(now, key, side, offer, choice, host, out).map_err(Reply::Error)?;
                 let session = &mut self.sessions[key];
                 if offer.modifiers.has(&Modifier::Weak) {
                     session.weak[side] = true;
@@ -39,9 +38,9 @@ impl Engine {
                 }
                 session.notify = notify;
                 self.describe(now, key, 1 - side, offer, out);
-                self.media_reply(key, side)
+                Ok(self.answer(key, side))
             }
-            None if self.draining => Reply::Error(ErrorCode::DRAINING),
+            None if self.draining => Err(Reply::Error(ErrorCode::DRAINING)),
             None => self.create(now, offer, choice, notify, host, out),
         }
     }
@@ -53,21 +52,35 @@ impl Engine {
         request: &Request,
         host: &mut dyn Host,
         out: &mut Out,
-    ) -> Reply {
-        let Some(choice) = &request.locals else { return Reply::Error(ErrorCode::INTERNAL_FAILURE) };
+    ) -> Answered {
+        let Some(choice) = &request.locals else { return Err(Reply::Error(ErrorCode::INTERNAL_FAILURE)) };
         let Some((key, found)) = self.find(&offer.party) else {
             info!(call_id = %offer.party.call_id, "lookup request failed: session {} not found", offer.party.from_tag);
-            return Reply::NoSession;
+            return Err(Reply::NoSession);
         };
         let side = 1 - found;
-        if let Err(code) = self.claim_side(now, key, side, offer, choice, host, out) {
-            return Reply::Error(code);
-        }
+        self.look_up_side(now, key, side, offer, choice, host, out).map_err(Reply::Error)?;
+        Ok(self.answer(key, side))
+    }
+
+    /// `L` for a session that was found: opens the ports of `side`, and describes the party of the other one.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, used twice")]
+    pub(super) fn look_up_side(
+        &mut self,
+        now: Now,
+        key: usize,
+        side: usize,
+        offer: &Offer,
+        choice: &LocalChoice,
+        host: &mut dyn Host,
+        out: &mut Out,
+    ) -> Result<(), ErrorCode> {
+        self.claim_side(now, key, side, offer, choice, host, out)?;
         if offer.modifiers.has(&Modifier::Weak) {
             self.sessions[key].weak[side] = true;
         }
         self.describe(now, key, 1 - side, offer, out);
-        self.media_reply(key, side)
+        Ok(())
     }
 
     fn create(
@@ -78,13 +91,13 @@ impl Engine {
         notify: Option<Notify>,
         host: &mut dyn Host,
         out: &mut Out,
-    ) -> Reply {
+    ) -> Answered {
         let locals = new_locals(choice);
         let pair = match host.open_pair(now, locals[0].ip) {
             Ok(pair) => pair,
             Err(error) => {
                 log_no_ports(offer, &locals[0], error);
-                return Reply::Error(ErrorCode::NO_PORT);
+                return Err(Reply::Error(ErrorCode::NO_PORT));
             }
         };
         let party = &offer.party;
@@ -105,7 +118,7 @@ impl Engine {
         if self.config.record_all {
             self.record_from_start(now, key, host, out);
         }
-        self.media_reply(key, 0)
+        Ok(self.answer(key, 0))
     }
 
     /// Gives the replied side a socket pair if it has none or a new one was asked for.
@@ -145,6 +158,9 @@ impl Engine {
             call_id = %session.call_id,
             "session {}: port {} for the {}", session.from_tag, pair.port, crate::session::leg_of(side).name()
         );
+        if let Some(tos) = session.sides[side].tos {
+            out.push(Effect::SetTos { pair: pair.id, tos });
+        }
         self.claim_pair(pair.id, key, side);
         if let Some(old) = old {
             self.close_pair(old.id, out);
@@ -188,18 +204,19 @@ impl Engine {
         self.update_facts(key, out);
     }
 
-    fn media_reply(&self, key: usize, side: usize) -> Reply {
+    /// The answer of a `U` or `L` that opened `side`; sub-commands start at the party of the other one.
+    fn answer(&self, key: usize, side: usize) -> (Reply, Place) {
+        (Reply::Media(self.media_reply(key, side)), Place { key, side: 1 - side })
+    }
+
+    pub(super) fn media_reply(&self, key: usize, side: usize) -> MediaReply {
         let side = &self.sessions[key].sides[side];
         let local = &side.local;
         let addr = (!local.ip.is_unspecified()).then(|| match &local.advertised {
             Some(text) => Box::from(&**text),
             None => local.ip.to_string().into_boxed_str(),
         });
-        Reply::Media(MediaReply {
-            port: side.pair.map_or(0, |pair| pair.port),
-            addr,
-            ipv6: local.ip.is_ipv6(),
-        })
+        MediaReply { port: side.pair.map_or(0, |pair| pair.port), addr, ipv6: local.ip.is_ipv6() }
     }
 }
 

@@ -8,10 +8,10 @@ use super::{Arrival, Engine};
 use crate::config::EngineConfig;
 use crate::effects::{Effect, MediaPort, Out, Packet, Payload, RecordPacket};
 use crate::latch::{Seen, Verdict};
-use crate::recording::{Channel, Coverage, Mark, RecordingId};
+use crate::recording::{Channel, Mark, RecordingId};
 use crate::resizer::Inserted;
 use crate::rtp::RtpView;
-use crate::session::{Session, leg_of};
+use crate::session::{Session, Witness, leg_of};
 use crate::time::Now;
 
 impl Engine {
@@ -103,20 +103,24 @@ impl Engine {
     ) {
         let session = &mut self.sessions[key];
         let channel = arrival.port.channel;
-        // 6. The player: who hears a prompt hears nothing else.
-        if channel == Channel::Rtp && session.sides[1 - side].player.is_some() {
+        // 6. The player: who hears a prompt hears nothing else. What the parties of a fork say goes nowhere.
+        let hears_prompt = channel == Channel::Rtp && session.sides[1 - side].player.is_some();
+        if hears_prompt || session.is_fork() {
             session.pipe(channel).dropped += 1;
             self.stats.npkts_discard += 1;
             return;
         }
 
-        // 7. Witnesses.
-        if channel == Channel::Rtp || self.config.record_rtcp {
-            record(now, session, side, arrival, &payload, out);
+        // 7. Witnesses: recordings, copies and forks.
+        let times = copies(&self.config, len);
+        witness(now, session, side, arrival, (&payload, self.config.record_rtcp), out);
+        if !session.forks.is_empty() {
+            self.fork(now, (key, side), arrival, (&payload, times), out);
         }
 
         // 8. Multiplexing and encryption have their place here.
         // 9. Relay.
+        let session = &mut self.sessions[key];
         session.touch(side);
         let peer = &mut session.sides[1 - side];
         let via = peer.pair.map(|pair| MediaPort { pair: pair.id, channel });
@@ -126,8 +130,7 @@ impl Engine {
             self.stats.npkts_discard += 1;
             return;
         };
-        let copies = copies(&self.config, len);
-        for _ in 0..copies {
+        for _ in 0..times {
             out.push(Effect::Send { payload: payload.clone(), via, to });
         }
         // A packet that is sent twice is one packet all the same.
@@ -236,20 +239,48 @@ pub(super) fn mark_all(now: Now, session: &Session, mark: &Mark, out: &mut Out) 
 /// The recordings of a session, each once.
 pub(super) fn recordings_of(session: &Session) -> impl Iterator<Item = RecordingId> + use<> {
     let call = session.recording.map(|recording| recording.id);
-    let [callee, caller] = [session.sides[0].recording, session.sides[1].recording];
+    let [callee, caller] = [session.sides[0].recording(), session.sides[1].recording()];
     let callee = callee.filter(|id| Some(*id) != caller);
     [call, caller, callee].into_iter().flatten()
 }
 
-/// Copies an accepted packet into the recordings that cover it.
-fn record(now: Now, session: &Session, side: usize, arrival: &Arrival, payload: &Payload, out: &mut Out) {
-    let call = session.recording.filter(|recording| !recording.paused).map(|recording| recording.id);
-    for id in [call, session.sides[side].recording].into_iter().flatten() {
-        let (src, dst) = recorded_addresses(session, side, arrival);
+/// Copies an accepted packet into the recordings that cover it, and to the host that gets what this party sends.
+///
+/// Recordings hold RTCP only `with_rtcp`; copies know themselves.
+pub(super) fn witness(
+    now: Now,
+    session: &Session,
+    side: usize,
+    arrival: &Arrival,
+    (payload, with_rtcp): (&Payload, bool),
+    out: &mut Out,
+) {
+    let channel = arrival.port.channel;
+    let call = session.recording.filter(|recording| !recording.paused).map(|recording| (recording.id, false));
+    let own = match &session.sides[side].witness {
+        Some(Witness::File { id, single }) => Some((*id, *single)),
+        Some(Witness::Datagrams(copies)) => {
+            let to = match channel {
+                Channel::Rtp => Some(copies.rtp),
+                Channel::Rtcp => copies.rtcp,
+            };
+            if let Some(to) = to {
+                let via = MediaPort { pair: copies.pair.id, channel };
+                out.push(Effect::Send { payload: payload.clone(), via, to });
+            }
+            None
+        }
+        None => None,
+    };
+    if channel == Channel::Rtcp && !with_rtcp {
+        return;
+    }
+    for (id, single) in [call, own].into_iter().flatten() {
+        let (src, dst) = recorded_addresses(session, side, single, arrival);
         out.push(Effect::Record(RecordPacket {
             id,
             leg: leg_of(side),
-            channel: arrival.port.channel,
+            channel,
             at: now,
             src,
             dst,
@@ -259,11 +290,16 @@ fn record(now: Now, session: &Session, side: usize, arrival: &Arrival, payload: 
 }
 
 /// From the party to our port; RTCP of a single file shows the outgoing copy, as the C program writes it.
-fn recorded_addresses(session: &Session, side: usize, arrival: &Arrival) -> (SocketAddr, SocketAddr) {
+fn recorded_addresses(
+    session: &Session,
+    side: usize,
+    single: bool,
+    arrival: &Arrival,
+) -> (SocketAddr, SocketAddr) {
     let own = &session.sides[side];
     let is_rtcp = arrival.port.channel == Channel::Rtcp;
     let port_of = |port: u16| if is_rtcp { port + 1 } else { port };
-    if is_rtcp && session.coverage == Some(Coverage::SingleFile) {
+    if is_rtcp && single {
         let peer = &session.sides[1 - side];
         if let (Some(pair), Some(to)) = (peer.pair, peer.rtcp.latch.remote()) {
             return (SocketAddr::new(peer.local.ip, port_of(pair.port)), to);

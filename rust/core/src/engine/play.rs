@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use tracing::{error, info};
 
-use super::Engine;
 use super::packet::copies;
+use super::{Arrival, Engine};
 use crate::command::{ErrorCode, Party, Reply};
 use crate::effects::{Effect, MediaPort, Out, Payload};
 use crate::host::Host;
@@ -136,13 +136,22 @@ impl Engine {
         if let Some(at) = player.due() {
             self.appointments.push(Reverse(Appointment { at, ..appointment }));
         }
-        // 7. No recording shows prompts. 8. Multiplexing and encryption have their place here.
+        // 8. Multiplexing and encryption have their place here.
         // 9. Send.
         session.touch(1 - listener);
-        for _ in 0..copies(&self.config, range.len()) {
-            out.push(Effect::Send { payload: Payload::Scratch(range.clone()), via, to });
+        let times = copies(&self.config, range.len());
+        let payload = Payload::Scratch(range);
+        for _ in 0..times {
+            out.push(Effect::Send { payload: payload.clone(), via, to });
         }
         self.stats.npkts_played += 1;
+        // 7. No recording shows prompts, but forks get them, as what the other party sends.
+        if !self.sessions[key].forks.is_empty() {
+            let port = self.sessions[key].sides[listener].pair.map_or(0, |pair| pair.port);
+            let from = SocketAddr::new(self.sessions[key].sides[listener].local.ip, port);
+            let arrival = Arrival { port: via, from, to: None };
+            self.fork(now, (key, 1 - listener), &arrival, (&payload, times), out);
+        }
     }
 
     fn stop_player(&mut self, key: usize, listener: usize) {

@@ -1,17 +1,18 @@
 //! `Q`: the figures of one session.
 
 use super::Engine;
+use super::subs::{Answered, Place};
 use crate::command::{ErrorCode, Party, QUERY_DEFAULT, REPLY_MAX, Reply, StatValue};
 use crate::session::Session;
 
 impl Engine {
-    pub(super) fn query(&self, party: &Party, modifiers: &[u8], names: &[Box<[u8]>]) -> Reply {
-        let Some((key, found)) = self.find(party) else { return Reply::Error(ErrorCode::NOT_FOUND) };
+    pub(super) fn query(&self, party: &Party, modifiers: &[u8], names: &[Box<[u8]>]) -> Answered {
+        let Some((key, found)) = self.find(party) else { return Err(Reply::Error(ErrorCode::NOT_FOUND)) };
         let mut verbose = false;
         for modifier in modifiers {
             match modifier.to_ascii_lowercase() {
                 b'v' => verbose = true,
-                _ => return Reply::Error(ErrorCode::QUERY_MODIFIER),
+                _ => return Err(Reply::Error(ErrorCode::QUERY_MODIFIER)),
             }
         }
         let session = &self.sessions[key];
@@ -22,12 +23,15 @@ impl Engine {
         } else {
             names.iter().map(|name| stat(name)).collect()
         };
-        let Some(values) = values else { return Reply::Error(ErrorCode::UNKNOWN_STAT) };
+        let Some(values) = values else { return Err(Reply::Error(ErrorCode::UNKNOWN_STAT)) };
         let reply = Reply::Stats {
             verbose,
             values: values.into_iter().map(|(name, value)| (name.into(), value)).collect(),
         };
-        if reply.encode().len() > REPLY_MAX { Reply::Error(ErrorCode::QUERY_TOO_LONG) } else { reply }
+        if reply.encode().len() > REPLY_MAX {
+            return Err(Reply::Error(ErrorCode::QUERY_TOO_LONG));
+        }
+        Ok((reply, Place { key, side }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `R`, `N` and `-a`: which recordings run (docs/recording.md, scope).
+//! `R`, `N` and `-a`: which recordings run (docs/recording.md, scope). What `C` adds is in `copy`.
 
 use tracing::{error, info};
 
@@ -9,7 +9,7 @@ use crate::config::RecordScope;
 use crate::effects::{Effect, Out};
 use crate::host::{FolderState, Host};
 use crate::recording::{Coverage, EndReason, Mark, RecordingEvent, RecordingId, RecordingStart};
-use crate::session::{CallRecording, Session, leg_of};
+use crate::session::{CallRecording, Session, Witness, leg_of};
 use crate::time::Now;
 
 impl Engine {
@@ -25,12 +25,7 @@ impl Engine {
         let mut running = false;
         for (key, side) in matching {
             let session = &mut self.sessions[key];
-            if let Some(to_tag) = &party.to_tag
-                && session.to_tag.is_none()
-            {
-                let other = if *to_tag == session.from_tag { &party.from_tag } else { to_tag };
-                session.to_tag = Some(other.clone());
-            }
+            session.learn_to_tag(&party.from_tag, party.to_tag.as_ref());
             running |= match self.config.record_scope {
                 RecordScope::Call => self.record_call(now, key, host, out),
                 RecordScope::Stream if single_file && self.config.single_file => {
@@ -55,7 +50,7 @@ impl Engine {
             stopped |= self.pause_call(now, key, out);
             let sides: &[usize] = if both { &[1, 0] } else { &[side][..] };
             for side in sides {
-                stopped |= self.stop_stream(now, key, *side, out);
+                stopped |= self.stop_side(now, key, *side, out);
             }
         }
         if stopped { Reply::Done } else { Reply::Error(ErrorCode::NOT_FOUND) }
@@ -89,14 +84,18 @@ impl Engine {
         }
     }
 
-    /// Ends every recording of a session that goes away.
+    /// Ends every recording and every copy of a session that goes away.
     pub(super) fn end_recordings(&mut self, now: Now, key: usize, reason: EndReason, out: &mut Out) {
         let session = &mut self.sessions[key];
         for id in recordings_of(session) {
             out.push(Effect::Recording(RecordingEvent::End { id, at: now, reason }));
         }
         session.recording = None;
-        session.sides.iter_mut().for_each(|side| side.recording = None);
+        for side in &mut session.sides {
+            if let Some(Witness::Datagrams(copies)) = side.witness.take() {
+                out.push(Effect::Close(copies.pair.id));
+            }
+        }
     }
 
     /// The sessions that `D`, `R` and `N` mean, with the side.
@@ -144,15 +143,13 @@ impl Engine {
         host: &mut dyn Host,
         out: &mut Out,
     ) -> bool {
-        if self.sessions[key].sides[side].recording.is_none() {
-            let coverage = Coverage::Stream(leg_of(side));
-            let Some(id) = self.start(now, key, coverage, host, out) else { return false };
-            self.sessions[key].sides[side].recording = Some(id);
+        if self.sessions[key].sides[side].witness.is_none() {
+            return self.start_file(now, key, side, Coverage::Stream(leg_of(side)), host, out);
         }
         true
     }
 
-    /// Scope stream with `s`: one file of both sides; the second side joins the first one's file.
+    /// Scope stream with `s`: one file of both sides. False if the side is recorded or copied already.
     fn record_single(
         &mut self,
         now: Now,
@@ -161,24 +158,62 @@ impl Engine {
         host: &mut dyn Host,
         out: &mut Out,
     ) -> bool {
-        let sides = &self.sessions[key].sides;
-        if sides[side].recording.is_some() {
+        self.join_or_start(now, key, side, Coverage::SingleFile, host, out)
+    }
+
+    /// The second side joins the first one's file, whatever that was started as.
+    pub(super) fn join_or_start(
+        &mut self,
+        now: Now,
+        key: usize,
+        side: usize,
+        coverage: Coverage,
+        host: &mut dyn Host,
+        out: &mut Out,
+    ) -> bool {
+        let sides = &mut self.sessions[key].sides;
+        if sides[side].witness.is_some() {
             return false;
         }
-        let joined = sides[1 - side].recording;
-        let Some(id) = joined.or_else(|| self.start(now, key, Coverage::SingleFile, host, out)) else {
-            return false;
-        };
-        self.sessions[key].sides[side].recording = Some(id);
+        match sides[1 - side].witness {
+            Some(Witness::File { id, single }) => sides[side].witness = Some(Witness::File { id, single }),
+            Some(Witness::Datagrams(_)) | None => {
+                return self.start_file(now, key, side, coverage, host, out);
+            }
+        }
         true
     }
 
-    fn stop_stream(&mut self, now: Now, key: usize, side: usize, out: &mut Out) -> bool {
+    /// Starts a recording of what one side's party sends. False without a folder for it.
+    pub(super) fn start_file(
+        &mut self,
+        now: Now,
+        key: usize,
+        side: usize,
+        coverage: Coverage,
+        host: &mut dyn Host,
+        out: &mut Out,
+    ) -> bool {
+        let single = matches!(coverage, Coverage::SingleFile | Coverage::NamedSingleFile { .. });
+        let Some(id) = self.start(now, key, coverage, host, out) else { return false };
+        self.sessions[key].sides[side].witness = Some(Witness::File { id, single });
+        true
+    }
+
+    /// Ends the recording of a side, unless the other side is in it too, or its copies.
+    fn stop_side(&mut self, now: Now, key: usize, side: usize, out: &mut Out) -> bool {
         let session = &mut self.sessions[key];
-        let Some(id) = session.sides[side].recording.take() else { return false };
-        if session.sides[1 - side].recording != Some(id) {
-            info!(call_id = %session.call_id, "recording of the {} stopped", leg_of(side).name());
-            out.push(Effect::Recording(RecordingEvent::End { id, at: now, reason: EndReason::Stopped }));
+        let Some(witness) = session.sides[side].witness.take() else { return false };
+        match witness {
+            Witness::File { id, .. } if session.sides[1 - side].recording() == Some(id) => {}
+            Witness::File { id, .. } => {
+                info!(call_id = %session.call_id, "recording of the {} stopped", leg_of(side).name());
+                out.push(Effect::Recording(RecordingEvent::End { id, at: now, reason: EndReason::Stopped }));
+            }
+            Witness::Datagrams(copies) => {
+                info!(call_id = %session.call_id, "copies of the {} stopped", leg_of(side).name());
+                out.push(Effect::Close(copies.pair.id));
+            }
         }
         true
     }
@@ -196,12 +231,8 @@ impl Engine {
             return None;
         }
         let id = RecordingId(host.random());
-        let rtcp = self.config.record_rtcp;
-        let session = &mut self.sessions[key];
-        session.coverage = Some(coverage.clone());
-        out.push(Effect::Recording(RecordingEvent::Start(Box::new(recording_start(
-            now, session, id, coverage, rtcp,
-        )))));
+        let start = recording_start(now, &self.sessions[key], id, coverage, self.config.record_rtcp);
+        out.push(Effect::Recording(RecordingEvent::Start(Box::new(start))));
         Some(id)
     }
 }

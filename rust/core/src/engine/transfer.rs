@@ -1,10 +1,11 @@
 //! Sessions as values, so that a call can move to another engine.
 
 use super::Engine;
+use super::packet::recordings_of;
 use crate::command::CallId;
 use crate::effects::PairId;
 use crate::host::OpenedPair;
-use crate::session::Session;
+use crate::session::{Session, Side};
 
 /// All sessions of one call, taken out of an engine with everything that is known of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,18 +16,37 @@ pub struct CallState {
 impl CallState {
     /// The socket pairs that belong to the call.
     pub fn pairs(&self) -> impl Iterator<Item = OpenedPair> {
-        self.sessions.iter().flat_map(|session| &session.sides).filter_map(|side| side.pair)
+        self.sessions.iter().flat_map(|session| &session.sides).flat_map(Side::pairs)
     }
 }
 
 impl Engine {
-    /// Takes a call out. Its sockets stay open and are the caller's to hand on; `None` if it is unknown.
+    /// True if there is a session of the call.
+    pub fn has_call(&self, call_id: &CallId) -> bool {
+        self.by_call.contains_key(call_id)
+    }
+
+    /// True if the call can leave without a loss: nothing records it, and it has no part in a fork.
+    pub fn can_leave(&self, call_id: &CallId) -> bool {
+        self.sessions_of(call_id).into_iter().all(|key| {
+            let session = &self.sessions[key];
+            recordings_of(session).next().is_none() && session.forks.is_empty() && !session.is_fork()
+        })
+    }
+
+    /// Takes a call out. Its sockets stay open and are the caller's to hand on; `None` if it is unknown. Forks
+    /// into and out of the call end.
     pub fn export(&mut self, call_id: &CallId) -> Option<CallState> {
         let keys = self.by_call.get(call_id)?.clone();
-        let sessions: Vec<Session> = keys.into_iter().map(|key| self.take(key)).collect();
+        let mut sessions: Vec<Session> = keys.into_iter().map(|key| self.take(key)).collect();
+        for session in &mut sessions {
+            session.forks.clear();
+        }
         let state = CallState { sessions };
         for pair in state.pairs() {
-            self.by_pair[pair.id.0 as usize] = None;
+            if let Some(owner) = self.by_pair.get_mut(pair.id.0 as usize) {
+                *owner = None;
+            }
         }
         Some(state)
     }
@@ -35,7 +55,7 @@ impl Engine {
     pub fn import(&mut self, state: CallState, mut place: impl FnMut(OpenedPair) -> PairId) {
         for mut session in state.sessions {
             for side in &mut session.sides {
-                if let Some(pair) = &mut side.pair {
+                for pair in side.pairs_mut() {
                     pair.id = place(*pair);
                 }
             }

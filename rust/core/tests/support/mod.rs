@@ -103,6 +103,17 @@ impl Lab {
         self.close_pairs();
     }
 
+    /// The TOS bytes that the last command set, by the RTP port.
+    pub fn tos_set(&self) -> Vec<(u16, u8)> {
+        let effects = self.out.effects.iter();
+        effects
+            .filter_map(|effect| match effect {
+                Effect::SetTos { pair, tos } => Some((self.host.port_of(*pair)?, *tos)),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// A datagram from `from` to one of our ports; where it goes, by our port and the receiver.
     pub fn datagram(&mut self, from: &str, port: u16, payload: &[u8]) -> Vec<(u16, SocketAddr)> {
         self.out.clear();

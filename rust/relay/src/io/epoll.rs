@@ -16,13 +16,13 @@ use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sys::{self, Extra};
-use super::{BindError, Datagram, MediaIo};
+use super::{BindError, Datagram, MediaIo, SocketPair};
 
 /// The sockets of one worker in an epoll set, level-triggered, and the eventfd that wakes it.
 pub(crate) struct EpollIo {
     epoll: OwnedFd,
     waker: Waker,
-    pairs: Slab<Pair>,
+    pairs: Slab<SocketPair>,
     tos: u8,
 }
 
@@ -40,7 +40,7 @@ impl EpollIo {
         self.waker.clone()
     }
 
-    fn socket(&self, port: MediaPort) -> Option<(&Socket, &Pair)> {
+    fn socket(&self, port: MediaPort) -> Option<(&Socket, &SocketPair)> {
         let pair = self.pairs.get(port.pair.0 as usize)?;
         Some((pair.socket(port.channel), pair))
     }
@@ -79,17 +79,38 @@ impl MediaIo for EpollIo {
         let id = PairId(u32::try_from(self.pairs.vacant_key()).expect("fewer pairs than descriptors"));
         self.watch(rtp.as_fd(), MediaPort { pair: id, channel: Channel::Rtp })?;
         self.watch(rtcp.as_fd(), MediaPort { pair: id, channel: Channel::Rtcp })?;
-        self.pairs.insert(Pair { rtp, rtcp, local });
+        self.pairs.insert(SocketPair { rtp, rtcp, local });
         Ok(id)
     }
 
     fn close_pair(&mut self, id: PairId) -> Option<SocketAddr> {
+        self.detach(id).map(|pair| pair.local)
+    }
+
+    fn set_tos(&mut self, id: PairId, tos: u8) -> io::Result<()> {
+        let pair = self.pairs.get(id.0 as usize).ok_or(io::ErrorKind::NotConnected)?;
+        pair.rtp.set_tos_v4(tos.into())?;
+        pair.rtcp.set_tos_v4(tos.into())
+    }
+
+    fn detach(&mut self, id: PairId) -> Option<SocketPair> {
         let pair = self.pairs.try_remove(id.0 as usize)?;
         // A child process that was forked but not yet executed keeps the sockets open, and with them their
         // place in the set. That the set knows them is an invariant, so there is no error to handle.
         let _ = epoll::delete(&self.epoll, &pair.rtp);
         let _ = epoll::delete(&self.epoll, &pair.rtcp);
-        Some(pair.local)
+        Some(pair)
+    }
+
+    fn attach(&mut self, pair: SocketPair) -> PairId {
+        let id = PairId(u32::try_from(self.pairs.vacant_key()).expect("fewer pairs than descriptors"));
+        for channel in [Channel::Rtp, Channel::Rtcp] {
+            if let Err(error) = self.watch(pair.socket(channel).as_fd(), MediaPort { pair: id, channel }) {
+                tracing::error!("media to {} will not be heard: {error}", pair.local);
+            }
+        }
+        self.pairs.insert(pair);
+        id
     }
 
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<MediaPort>) -> io::Result<()> {
@@ -159,26 +180,6 @@ impl Waker {
 
     fn clear(&self) {
         let _ = rustix::io::read(&*self.0, &mut [0; 8]);
-    }
-}
-
-struct Pair {
-    rtp: Socket,
-    rtcp: Socket,
-    local: SocketAddr,
-}
-
-impl Pair {
-    fn socket(&self, channel: Channel) -> &Socket {
-        match channel {
-            Channel::Rtp => &self.rtp,
-            Channel::Rtcp => &self.rtcp,
-        }
-    }
-
-    /// The address of every datagram that arrives here, unless the pair is bound to the wildcard.
-    fn fixed_ip(&self) -> Option<IpAddr> {
-        Some(self.local.ip()).filter(|ip| !ip.is_unspecified())
     }
 }
 
@@ -320,6 +321,41 @@ mod tests {
         assert_eq!(ready, []);
         assert_eq!(io.receive(rtp, &mut Packet::new()), None);
         assert!(io.send(rtp, phone.local_addr().unwrap(), b"").is_err());
+    }
+
+    #[test]
+    fn a_pair_moves_with_what_waits_in_it() {
+        let (mut one, mut other) = (EpollIo::new(0xb8).unwrap(), EpollIo::new(0xb8).unwrap());
+        let (id, port) = open(&mut one, LOOPBACK, 9800);
+        let phone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        phone.send_to(b"waits", (LOOPBACK, port + 1)).unwrap();
+        let pair = one.detach(id).unwrap();
+        assert!(one.detach(id).is_none());
+        let id = other.attach(pair);
+        let rtcp = MediaPort { pair: id, channel: Channel::Rtcp };
+        assert_eq!(wait(&mut other), [rtcp]);
+        let mut packet = Packet::new();
+        assert!(other.receive(rtcp, &mut packet).is_some());
+        assert_eq!(packet.payload(), b"waits");
+        let mut ready = Vec::new();
+        one.wait(Some(Duration::ZERO), &mut ready).unwrap();
+        assert_eq!(ready, []);
+        assert_eq!(other.close_pair(id), Some((LOOPBACK, port).into()));
+    }
+
+    #[test]
+    fn the_tos_byte_is_that_of_the_pair() {
+        let mut io = EpollIo::new(0xb8).unwrap();
+        let (id, _) = open(&mut io, LOOPBACK, 9850);
+        let (other, _) = open(&mut io, LOOPBACK, 9850);
+        io.set_tos(id, 8).unwrap();
+        let tos = |id: PairId, channel| {
+            let (socket, _) = io.socket(MediaPort { pair: id, channel }).unwrap();
+            socket.tos_v4().unwrap()
+        };
+        let both = |id| [tos(id, Channel::Rtp), tos(id, Channel::Rtcp)];
+        assert_eq!((both(id), both(other)), ([8, 8], [0xb8, 0xb8]));
+        assert!(io.set_tos(PairId(77), 8).is_err());
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use rtpproxy_core::effects::{MediaPort, Packet, PairId};
+use rtpproxy_core::recording::Channel;
 use rtpproxy_core::time::Wall;
+use socket2::Socket;
 
 mod epoll;
 mod sys;
@@ -21,6 +23,15 @@ pub(crate) trait MediaIo {
     /// Closes a pair; returns the address that its RTP socket was bound to, `None` if there is no such pair.
     fn close_pair(&mut self, id: PairId) -> Option<SocketAddr>;
 
+    /// Lets an IPv4 pair send with the TOS byte `tos` from now on.
+    fn set_tos(&mut self, id: PairId, tos: u8) -> io::Result<()>;
+
+    /// Gives a pair away, open as it is; `None` if there is no such pair.
+    fn detach(&mut self, id: PairId) -> Option<SocketPair>;
+
+    /// Takes a pair that another worker gave away.
+    fn attach(&mut self, pair: SocketPair) -> PairId;
+
     /// Waits until a socket is readable, the worker is woken or `timeout` (rounded up to milliseconds) is
     /// over; `None` waits for ever. `ready` is emptied, then filled with readable sockets: not necessarily
     /// all, the others come with the next call.
@@ -35,6 +46,29 @@ pub(crate) trait MediaIo {
 
     /// Sends one datagram.
     fn send(&mut self, via: MediaPort, to: SocketAddr, payload: &[u8]) -> io::Result<()>;
+}
+
+/// A pair of open media sockets on its way from one worker to another.
+#[derive(Debug)]
+pub(crate) struct SocketPair {
+    rtp: Socket,
+    rtcp: Socket,
+    /// What the RTP socket is bound to.
+    local: SocketAddr,
+}
+
+impl SocketPair {
+    fn socket(&self, channel: Channel) -> &Socket {
+        match channel {
+            Channel::Rtp => &self.rtp,
+            Channel::Rtcp => &self.rtcp,
+        }
+    }
+
+    /// The one address that the sockets receive on, unless they are bound to the wildcard.
+    fn fixed_ip(&self) -> Option<IpAddr> {
+        Some(self.local.ip()).filter(|ip| !ip.is_unspecified())
+    }
 }
 
 /// What is known of a received datagram besides its bytes.

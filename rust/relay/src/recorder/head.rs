@@ -54,7 +54,7 @@ impl Head {
     /// A head for a recording of `coverage` that waits for its first packet.
     pub(super) fn new(coverage: &Coverage) -> Self {
         let silent = match coverage {
-            Coverage::Call | Coverage::SingleFile => [true, true],
+            Coverage::Call | Coverage::SingleFile | Coverage::NamedSingleFile { .. } => [true, true],
             Coverage::Stream(leg) | Coverage::Named { leg, .. } => {
                 [Leg::Caller, Leg::Callee].map(|l| l == *leg)
             }

@@ -25,7 +25,7 @@ impl Names {
     pub(super) fn new(start: &RecordingStart, config: &RecordConfig) -> Self {
         let coverage = &start.coverage;
         let stem = match coverage {
-            Coverage::Named { name, .. } => name.to_vec(),
+            Coverage::Named { name, .. } | Coverage::NamedSingleFile { name } => name.to_vec(),
             Coverage::Call | Coverage::Stream(_) | Coverage::SingleFile => {
                 let tag = start.from_tag.as_bytes();
                 let tag = if cuts_media_number(coverage, config) { without_media_number(tag) } else { tag };
@@ -39,7 +39,10 @@ impl Names {
         let sidecar_suffix = match coverage {
             Coverage::Stream(Leg::Caller) => ".o.json",
             Coverage::Stream(Leg::Callee) => ".a.json",
-            Coverage::Call | Coverage::SingleFile | Coverage::Named { .. } => ".json",
+            Coverage::Call
+            | Coverage::SingleFile
+            | Coverage::Named { .. }
+            | Coverage::NamedSingleFile { .. } => ".json",
         };
         Self { stem: bounded(escaped(&stem, config.compat)), suffixes, sidecar_suffix }
     }
@@ -95,6 +98,7 @@ fn suffixes(coverage: &Coverage, config: &RecordConfig) -> Vec<&'static str> {
         (_, Coverage::Stream(Leg::Caller)) => vec![".o.rtp", ".o.rtcp"],
         (_, Coverage::Stream(Leg::Callee)) => vec![".a.rtp", ".a.rtcp"],
         (_, Coverage::Named { .. }) if like_c => vec![".rtp", ".rtcp"],
+        (RecordFormat::Pcap, Coverage::NamedSingleFile { .. }) if like_c => vec![""],
         (RecordFormat::Adhoc, _) => vec![".rtp", ".rtcp"],
         (RecordFormat::Pcap, _) => vec![".pcap"],
     }
@@ -173,6 +177,7 @@ mod tests {
             (0..names.files()).map(|index| names.file(index, 1).into_string().unwrap()).collect::<Vec<_>>()
         };
         let named = Coverage::Named { leg: Leg::Caller, name: b"n".as_slice().into() };
+        let both_named = Coverage::NamedSingleFile { name: b"n".as_slice().into() };
         let caller = Coverage::Stream(Leg::Caller);
         let callee = Coverage::Stream(Leg::Callee);
         for (format, compat, coverage, expected) in [
@@ -184,6 +189,8 @@ mod tests {
             (RecordFormat::Pcap, false, &Coverage::SingleFile, &["c=f.pcap"]),
             (RecordFormat::Pcap, false, &named, &["n.pcap"]),
             (RecordFormat::Pcap, true, &named, &["n.rtp", "n.rtcp"]),
+            (RecordFormat::Pcap, false, &both_named, &["n.pcap"]),
+            (RecordFormat::Pcap, true, &both_named, &["n"]),
             (RecordFormat::Pcap, true, &Coverage::SingleFile, &["c=f.pcap"]),
             (RecordFormat::Adhoc, false, &caller, &["c=f.o.rtp", "c=f.o.rtcp"]),
             (RecordFormat::Adhoc, true, &callee, &["c=f.a.rtp", "c=f.a.rtcp"]),

@@ -392,7 +392,7 @@ impl Recording {
 
     fn file_of(&self, packet: &PacketHead) -> usize {
         let is_ours = match &self.start.coverage {
-            Coverage::Call | Coverage::SingleFile => true,
+            Coverage::Call | Coverage::SingleFile | Coverage::NamedSingleFile { .. } => true,
             Coverage::Stream(leg) | Coverage::Named { leg, .. } => *leg == packet.leg,
         };
         self.names.file_of(is_ours, packet.channel)

@@ -66,7 +66,7 @@ impl Sidecar {
         let (scope, leg) = match &start.coverage {
             Coverage::Call => ("call", None),
             Coverage::Stream(leg) => ("stream", Some(leg.name())),
-            Coverage::SingleFile => ("single-file", None),
+            Coverage::SingleFile | Coverage::NamedSingleFile { .. } => ("single-file", None),
             Coverage::Named { leg, .. } => ("named", Some(leg.name())),
         };
         let call_id = start.call_id.as_bytes();
