@@ -478,7 +478,8 @@ def test_a_folder_that_cannot_be_used(
     call.talk(PACKETS)
     assert call.command("R") == "E50"
     assert call.stats()[1:] == [PACKETS + 3, PACKETS + 3, 2 * PACKETS + 6, 0]
-    # What is wrong with the folder stands there once, and one line for each refusal.
+    # What is wrong with the folder stands there once, and one line for each refusal. A thread writes them.
+    wait_until(lambda: len(daemon.log().splitlines()) >= 3, "three lines in the log")
     lines = daemon.log().splitlines()
     assert sum(str(folder) in line for line in lines) == 1, lines
     assert sum(line.startswith(f"ERR:{call.call_id}:") for line in lines) == 2, lines
