@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rtpproxy_core::command::Command;
 use rtpproxy_core::player::{PAYLOAD_TYPES, SESSION_CODECS, playable};
@@ -85,10 +85,14 @@ impl Prompts {
         let is_stalled = Arc::clone(&self.is_stalled);
         self.runtime.spawn(async move {
             let name = wanted.prompt.clone();
+            let stalled = Arc::clone(&is_stalled);
             let read = async {
                 let turn = readers.acquire_owned().await.ok()?;
                 let read = spawn_blocking(move || {
+                    let start = Instant::now();
                     let prepared = cache.prepare(&wanted);
+                    // A read that came too late for its command tells about the disk all the same.
+                    stalled.store(start.elapsed() >= PATIENCE, Ordering::Relaxed);
                     drop(turn);
                     prepared
                 });
@@ -96,8 +100,8 @@ impl Prompts {
             };
             let patience = if is_stalled.load(Ordering::Relaxed) { STALLED_PATIENCE } else { PATIENCE };
             let read = timeout(patience, read).await;
-            is_stalled.store(read.is_err(), Ordering::Relaxed);
             let prepared = read.unwrap_or_else(|_| {
+                is_stalled.store(true, Ordering::Relaxed);
                 tracing::error!("the disk with the prompt {} does not answer", name.escape_ascii());
                 None
             });
@@ -282,7 +286,6 @@ const CACHE_FILES_MAX: usize = 1024;
 mod tests {
     use std::fs;
     use std::sync::mpsc;
-    use std::time::Instant;
 
     use rtpproxy_core::command::{AnyRules, parse};
     use tempfile::TempDir;
@@ -396,6 +399,22 @@ mod tests {
         drop(turns);
         wait_for_file(&prompts);
         assert!(!prompts.is_stalled.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_disk_that_is_slow_after_a_stall_gets_its_time_again() {
+        let thread = PromptThread::start().unwrap();
+        let prompts = thread.prompts();
+        prompts.is_stalled.store(true, Ordering::Relaxed);
+        let (_dir, wanted) = folder(&[("hello.0", 100)], "0");
+        let slow = prompts.cache.shelf();
+        assert_eq!(prepare(&prompts, wanted).recv().unwrap(), []);
+        drop(slow);
+        let begin = Instant::now();
+        while prompts.is_stalled.load(Ordering::Relaxed) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "the disk still counts as stalled");
+            thread::yield_now();
+        }
     }
 
     /// A loaded machine may need more than one attempt in the short time that a stall leaves.

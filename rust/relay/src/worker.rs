@@ -105,8 +105,12 @@ impl<I: MediaIo> Worker<I> {
 
         // Priority 3: time.
         if self.engine.next_deadline() <= self.now.mono {
+            let sessions = self.engine.stats().sessions_active;
             self.engine.handle_timeout(self.now, &mut self.out);
-            self.guests.retain(|call_id, _| self.engine.has_call(call_id));
+            // Prompts ask for time often, and only what has ended leaves anything to forget.
+            if self.engine.stats().sessions_active != sessions {
+                self.guests.retain(|call_id, _| self.engine.has_call(call_id));
+            }
             // Whoever is told of a timeout finds the session gone.
             self.publish();
             self.carry_out();
