@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -514,6 +515,46 @@ def test_a_folder_that_vanishes_during_a_call(start_daemon: StartDaemon, make_ca
     assert len(lines) == 1, daemon.log()
     assert "recording not finished" in lines[0]
     assert "call-1=from.pcapng" in lines[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system that is soon full."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_holds_nobody_up(
+    start_daemon: StartDaemon, make_call: MakeCall, small_disk: Path
+) -> None:
+    daemon = start_daemon(recordings=small_disk)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes((4 << 20) - (64 << 10)))
+    call = make_call(daemon, "call-1")
+    assert call.command("R") == "0"
+    said: list[bytes] = []
+    while "recording degraded, cannot write" not in daemon.log():
+        said += call.talk(PACKETS)[0]
+        assert len(said) < 100 * PACKETS, "the disk is full long since"
+        time.sleep(0.1)
+    said += call.talk(PACKETS)[0]
+    filler.unlink()
+    daemon.wait_for_log("recording goes on")
+    last, _ = call.talk(PACKETS)
+    call.command("D")
+
+    path = finished(daemon, "call-1=from.pcapng")
+    recorded = of(call.caller, read(path))
+    assert recorded[-PACKETS:] == last
+    assert set(recorded) <= {*said, *last}
+    report = sidecar(path)
+    assert report["packets"] + report["dropped"] == 2 * (len(said) + PACKETS)
+    assert daemon.log().count("cannot write") == 1
 
 
 # --- How others see it

@@ -68,14 +68,17 @@ def test_each_side_may_count_on_its_own(
 ) -> None:
     daemon = start_daemon("-T", "2", *(["-i"] if independent else []))
     call = make_call(daemon)
-    deadline = time.monotonic() + 4
-    while time.monotonic() < deadline and daemon.counter("nsess_timeout") == 0:
+    start = last = time.monotonic()
+    longest_gap_s = 0.0
+    while time.monotonic() < start + 4 and daemon.counter("nsess_timeout") == 0:
         call.caller.say(call.at_caller_side, 1)
         time.sleep(0.05)
-    # With one countdown, the caller alone keeps the call, unless this machine stopped for two seconds.
+        longest_gap_s = max(longest_gap_s, time.monotonic() - last)
+        last = time.monotonic()
     if independent:
         ends(daemon)
-    else:
+    elif longest_gap_s < 1:
+        # With one countdown, the caller alone keeps the call.
         assert daemon.counter("nsess_timeout") == 0
 
 

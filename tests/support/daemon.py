@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from support.control import Control, Stdio, Stream
+from support.tools import need_ipv6
 
 ROOT = Path(__file__).resolve().parents[2]
 # Below the ephemeral ports, so that no phone takes a port of a relay, and a block for each pytest worker.
@@ -54,6 +55,8 @@ class Daemon:
         stdio: bool = False,
         environment: dict[str, str] | None = None,
     ) -> None:
+        if "-6" in listen:
+            need_ipv6()
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.recordings = recordings or folder / "calls"
@@ -170,6 +173,8 @@ def free_ports(pairs: int) -> tuple[int, int]:
 def free_port(kind: socket.SocketKind, host: str = "127.0.0.1") -> int:
     """A port that is free now, for a control socket."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if family == socket.AF_INET6:
+        need_ipv6()
     with socket.socket(family, kind) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

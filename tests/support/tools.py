@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,15 @@ def need(*programs: str) -> None:
     if os.environ.get("RTPPROXY_TESTS_SKIP_MISSING"):
         pytest.skip(message)
     pytest.fail(message)
+
+
+def need_ipv6() -> None:
+    """Skips the test on a machine without IPv6 on loopback, as containers often are."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
 
 
 def tshark(path: Path, *options: str) -> str:
