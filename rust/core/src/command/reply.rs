@@ -272,6 +272,8 @@ fn with_results(mut main: Vec<u8>, subs: &[SubResult]) -> Vec<u8> {
 
 /// What one sub-command tells; `None` if that is nothing.
 fn result(text: &str) -> Option<SubResult> {
+    // At the end of a line white space means nothing, so it means nothing here either.
+    let text = text.trim_ascii();
     match number::<i32>(text) {
         Some(0) => Some(SubResult::Done),
         Some(code) if code < 0 => Some(SubResult::Failed),
@@ -438,6 +440,14 @@ mod tests {
         assert_eq!(loaded.encode(), text.as_bytes());
         assert_eq!(Reply::parse(text.as_bytes(), &kind(true)), Ok(loaded));
         assert!(Reply::parse(text.as_bytes(), &kind(false)).is_err());
+    }
+
+    #[test]
+    fn white_space_around_a_result_means_nothing() {
+        let reply = Reply::parse(b"4 &&  text \t && 0\n", &ReplyKind::Media).unwrap();
+        assert_eq!(reply.encode(), b"4 && text\n");
+        let again = Reply::parse(&reply.encode(), &ReplyKind::Media).unwrap();
+        assert_eq!(again.encode(), reply.encode());
     }
 
     #[test]
