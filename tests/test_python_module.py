@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 import rtpproxy
 from support.python_doors import DOORS, TRANSPORTS, Phone, control_address, daemon, open_door, wait_until
+from support.tools import need_ipv6
 
 PACKETS = 20
 
@@ -176,6 +177,7 @@ def test_ids_are_raw_bytes(relay: rtpproxy.Calls) -> None:
 
 
 def test_ipv4_to_ipv6(door: str, tmp_path: Path) -> None:
+    need_ipv6()
     with open_door(door, tmp_path, listen6="::1") as relay, Phone() as caller, Phone("::1") as callee:
         sides: tuple[rtpproxy.Direction, ...] = ("internal", "external")
         offer = relay.start("call-1", "from-a", media=caller.media, directions=sides)

@@ -49,6 +49,8 @@ mod resolver;
 mod shutdown;
 #[cfg(unix)]
 mod socket_file;
+#[cfg(test)]
+mod testing;
 #[cfg(target_os = "linux")]
 mod worker;
 

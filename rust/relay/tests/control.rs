@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test ends where its helpers fail")]
 
-use std::net::UdpSocket;
+use std::net::{Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use rtpproxy_core::command::NotifyTarget;
@@ -43,14 +43,12 @@ fn ask(client: &mut Client, text: &str) -> String {
 #[test]
 fn a_call_is_set_up_over_each_transport() {
     let dir = tempfile::tempdir().unwrap();
-    let specs = [
-        "unix:PATH/one",
-        "cunix:PATH/lines",
-        "tcp:127.0.0.1:0",
-        "tcp6:::1:0",
-        "udp:127.0.0.1:0",
-        "udp6:::1:0",
-    ];
+    let mut specs = vec!["unix:PATH/one", "cunix:PATH/lines", "tcp:127.0.0.1:0", "udp:127.0.0.1:0"];
+    if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        specs.extend(["tcp6:::1:0", "udp6:::1:0"]);
+    } else {
+        eprintln!("NOT TESTED: this machine has no IPv6");
+    }
     let (relay, addresses) = relay(&specs, &dir, Config::default());
     for (number, address) in addresses.iter().enumerate() {
         let mut client = Client::connect(address, ClientOptions::default()).unwrap();

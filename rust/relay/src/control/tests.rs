@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::ControlSpec;
+use crate::testing::has_ipv6;
 
 type Done = Box<dyn FnOnce(Vec<u8>) + Send>;
 
@@ -225,10 +226,10 @@ fn one_shot_reads_at_most_8191_bytes() {
 
 #[test]
 fn tcp_tells_who_asks_and_where() {
-    for (spec, origin) in [
-        ("tcp:127.0.0.1:0", Origin { peer: Some(Ipv4Addr::LOCALHOST), bound: Some(Ipv4Addr::LOCALHOST) }),
-        ("tcp6:::1:0", Origin::default()),
-    ] {
+    let here = Some(Ipv4Addr::LOCALHOST);
+    let v4 = ("tcp:127.0.0.1:0", Origin { peer: here, bound: here });
+    let v6 = ("tcp6:::1:0", Origin::default());
+    for (spec, origin) in [v4, v6].into_iter().take(families()) {
         let setup = Setup::new(spec);
         let mut client = setup.tcp();
         send(&mut client, b"a\nb\n");
@@ -240,7 +241,7 @@ fn tcp_tells_who_asks_and_where() {
 
 #[test]
 fn datagrams_carry_their_cookie() {
-    for spec in ["udp:127.0.0.1:0", "udp6:::1:0"] {
+    for spec in UDP.iter().take(families()) {
         let setup = Setup::new(spec);
         let socket = setup.udp();
         assert_eq!(ask(&socket, b"c1 V"), b"c1 0 V\n");
@@ -264,7 +265,7 @@ fn a_repeated_cookie_is_answered_but_not_executed() {
     // An error and a repetition that does not wait for the reply.
     socket.send(b"d").unwrap();
     assert_eq!(ask(&socket, b"d"), b"d E5\n");
-    assert_eq!(ask(&socket, b"d"), b"d E5\n");
+    assert_eq!(socket.recv(&mut [0; 100]).unwrap(), b"d E5\n".len());
     assert_eq!(setup.fake.origins.lock().unwrap().len(), 2);
     assert_eq!(setup.fake.repeated.load(Ordering::Relaxed), 4);
 }
@@ -280,7 +281,8 @@ fn a_datagram_that_is_not_answered_ends_nothing() {
 
 #[test]
 fn all_udp_sockets_share_one_cache() {
-    let specs = ["udp:127.0.0.1:0", "udp6:::1:0"].map(|spec| ControlSpec::parse(spec, false).unwrap());
+    let specs: Vec<_> =
+        UDP.iter().take(families()).map(|spec| ControlSpec::parse(spec, false).unwrap()).collect();
     let bound = bind(&specs, &SocketOptions::default()).unwrap();
     let addrs: Vec<_> = bound.iter().map(|bound| bound.local_addr().unwrap()).collect();
     let _control = start(Claimed::new(bound), Fake::new()).unwrap();
@@ -341,4 +343,10 @@ fn sockets_that_are_not_served_leave_no_file() {
     assert!(!path.exists());
 }
 
+/// How many address families the machine has: IPv4 is the first.
+fn families() -> usize {
+    if has_ipv6() { 2 } else { 1 }
+}
+
+const UDP: [&str; 2] = ["udp:127.0.0.1:0", "udp6:::1:0"];
 const TIMEOUT: Duration = Duration::from_secs(5);
