@@ -165,7 +165,7 @@ impl Reply {
             return Ok(Self::Error(ErrorCode(code)));
         }
         let mut parts = line.split(SEPARATOR);
-        let main = parts.next().and_then(|main| answer(main, kind));
+        let main = parts.next().and_then(|main| answer(main.trim_ascii_end(), kind));
         let subs: Option<Vec<SubResult>> = parts.map(result).collect();
         main.zip(subs).map(|(main, subs)| main.with_results(subs)).ok_or_else(bad)
     }
@@ -277,7 +277,11 @@ fn result(text: &str) -> Option<SubResult> {
     match number::<i32>(text) {
         Some(0) => Some(SubResult::Done),
         Some(code) if code < 0 => Some(SubResult::Failed),
-        Some(_) | None => (!text.is_empty()).then(|| SubResult::Text(text.into())),
+        // A word `&&` in a result would read as another separator.
+        Some(_) | None => {
+            let is_whole = !text.is_empty() && text.split_ascii_whitespace().all(|word| word != "&&");
+            is_whole.then(|| SubResult::Text(text.into()))
+        }
     }
 }
 
@@ -448,6 +452,8 @@ mod tests {
         assert_eq!(reply.encode(), b"4 && text\n");
         let again = Reply::parse(&reply.encode(), &ReplyKind::Media).unwrap();
         assert_eq!(again.encode(), reply.encode());
+        assert!(Reply::parse(b"4 && a &&  && b\n", &ReplyKind::Media).is_err());
+        assert!(Reply::parse(b"4 && a && && b\n", &ReplyKind::Media).is_err());
     }
 
     #[test]
