@@ -165,7 +165,8 @@ impl Reply {
             return Ok(Self::Error(ErrorCode(code)));
         }
         let mut parts = line.split(SEPARATOR);
-        let main = parts.next().and_then(|main| answer(main.trim_ascii_end(), kind));
+        let main = parts.next().map(str::trim_ascii_end).filter(|main| is_one(main));
+        let main = main.and_then(|main| answer(main, kind));
         let subs: Option<Vec<SubResult>> = parts.map(result).collect();
         main.zip(subs).map(|(main, subs)| main.with_results(subs)).ok_or_else(bad)
     }
@@ -277,12 +278,13 @@ fn result(text: &str) -> Option<SubResult> {
     match number::<i32>(text) {
         Some(0) => Some(SubResult::Done),
         Some(code) if code < 0 => Some(SubResult::Failed),
-        // A word `&&` in a result would read as another separator.
-        Some(_) | None => {
-            let is_whole = !text.is_empty() && text.split_ascii_whitespace().all(|word| word != "&&");
-            is_whole.then(|| SubResult::Text(text.into()))
-        }
+        Some(_) | None => (!text.is_empty() && is_one(text)).then(|| SubResult::Text(text.into())),
     }
+}
+
+/// Whether a part of a reply has no word that would read as another separator.
+fn is_one(part: &str) -> bool {
+    part.split_ascii_whitespace().all(|word| word != SEPARATOR.trim_ascii())
 }
 
 /// An answer that is no error.
