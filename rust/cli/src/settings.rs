@@ -77,6 +77,7 @@ impl Settings {
             listen: listen.addrs,
             external: listen.external,
             notify: notify::targets(&flags.notify, names)?,
+            modules: Vec::new(),
         };
         let relay = Config {
             engine: engine(&flags, compat, front.external.is_some(), record.format)?,

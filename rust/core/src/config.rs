@@ -98,6 +98,29 @@ pub enum NotifySpec {
     },
 }
 
+/// A built-in module of the relay, by the number that sub-commands know it by (docs/protocol.md, `M`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleKind {
+    /// A line in a CSV file for each session that ends.
+    AcctCsv = 1,
+    /// RTCP reports to a capture server, as HEPv3.
+    AcctRtcpHep = 2,
+    /// Digits that a party dials are reported.
+    CatchDtmf = 3,
+}
+
+impl ModuleKind {
+    /// The number in `M`.
+    pub fn id(self) -> u32 {
+        self as u32
+    }
+
+    /// Whether the module takes sub-commands.
+    pub fn has_commands(self) -> bool {
+        self == Self::CatchDtmf
+    }
+}
+
 /// Settings of the rules that are applied before a command reaches a session.
 #[derive(Clone, Debug)]
 pub struct FrontConfig {
@@ -107,11 +130,18 @@ pub struct FrontConfig {
     pub external: Option<LocalAddr>,
     /// Where timeouts may be reported.
     pub notify: Vec<NotifySpec>,
+    /// The modules in the order in which they were named. Those of one kind are its instances 1, 2, …
+    pub modules: Vec<ModuleKind>,
 }
 
 impl Default for FrontConfig {
     fn default() -> Self {
         let addr = LocalAddr { ip: IpAddr::from([0, 0, 0, 0]), advertised: None };
-        Self { listen: vec![ListenAddr { label: None, addr }], external: None, notify: Vec::new() }
+        Self {
+            listen: vec![ListenAddr { label: None, addr }],
+            external: None,
+            notify: Vec::new(),
+            modules: Vec::new(),
+        }
     }
 }

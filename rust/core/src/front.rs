@@ -320,9 +320,13 @@ impl Rules for Checks<'_> {
         }
     }
 
-    fn has_module(&mut self, id: u32, _instance: u32) -> bool {
-        info!("refused: sub-command M{id}, as modules are not supported by this version");
-        false
+    fn has_module(&mut self, id: u32, instance: u32) -> bool {
+        let named = self.front.config.modules.iter().filter(|kind| kind.id() == id && kind.has_commands());
+        let known = instance >= 1 && named.count() >= instance as usize;
+        if !known {
+            info!("refused: sub-command M{id}:{instance}, as no such module is loaded that takes commands");
+        }
+        known
     }
 
     fn family(&mut self, modifiers: &Modifiers) -> Result<(), ErrorCode> {

@@ -173,6 +173,7 @@ pub fn bridge() -> FrontConfig {
     FrontConfig {
         listen: vec![ListenAddr { label: None, addr: addr("127.0.0.1") }],
         external: Some(addr("::1")),
+        modules: Vec::new(),
         notify: Vec::new(),
     }
 }

@@ -1,0 +1,5 @@
+//! Work on recordings, away from the relay: captures are read, and audio comes out.
+//!
+//! - [`codec`]: audio codecs by their static RTP payload type (RFC 3551), to and from 16-bit samples at 8000 Hz.
+
+pub mod codec;
