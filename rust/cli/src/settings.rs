@@ -90,6 +90,7 @@ impl Settings {
             resolve_names: names,
             record,
             scheduling: flags.schedule,
+            modules: Vec::new(),
         };
         Ok(Self { relay, control, process: process(flags), notes })
     }

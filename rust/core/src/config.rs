@@ -130,7 +130,8 @@ pub struct FrontConfig {
     pub external: Option<LocalAddr>,
     /// Where timeouts may be reported.
     pub notify: Vec<NotifySpec>,
-    /// The modules in the order in which they were named. Those of one kind are its instances 1, 2, …
+    /// The modules in the order in which they were named; the relay fills this in from its own list. Those of
+    /// one kind are its instances 1, 2, …
     pub modules: Vec<ModuleKind>,
 }
 

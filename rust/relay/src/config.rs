@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use rtpproxy_core::config::{EngineConfig, FrontConfig};
+use rtpproxy_core::config::{EngineConfig, FrontConfig, ModuleKind};
 
 /// Settings of a relay.
 #[derive(Clone, Debug)]
@@ -28,6 +28,9 @@ pub struct Config {
     pub record: RecordConfig,
     /// Real-time scheduling of the media threads (`-c`).
     pub scheduling: Option<Scheduling>,
+    /// The modules in the order in which they were named. What `front` has to know of them follows from this
+    /// list when the relay starts.
+    pub modules: Vec<Module>,
 }
 
 impl Default for Config {
@@ -43,6 +46,7 @@ impl Default for Config {
             resolve_names: true,
             record: RecordConfig::default(),
             scheduling: None,
+            modules: Vec::new(),
         }
     }
 }
@@ -103,6 +107,70 @@ impl Default for RecordConfig {
             codec_map: Vec::new(),
         }
     }
+}
+
+/// A module with its settings. The same one may be there several times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Module {
+    /// A line in a CSV file for each session that ends.
+    AcctCsv(AcctCsvConfig),
+    /// RTCP reports to a capture server, as HEPv3.
+    AcctRtcpHep(HepConfig),
+    /// Digits that a party dials are reported.
+    CatchDtmf,
+}
+
+impl Module {
+    /// What it is, as commands know it.
+    pub fn kind(&self) -> ModuleKind {
+        match self {
+            Self::AcctCsv(_) => ModuleKind::AcctCsv,
+            Self::AcctRtcpHep(_) => ModuleKind::AcctRtcpHep,
+            Self::CatchDtmf => ModuleKind::CatchDtmf,
+        }
+    }
+}
+
+/// Settings of `acct_csv`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcctCsvConfig {
+    /// The file. A relative path is one from the working directory of the moment it is opened.
+    pub file: PathBuf,
+}
+
+impl Default for AcctCsvConfig {
+    fn default() -> Self {
+        Self { file: "rtpproxy_acct.csv".into() }
+    }
+}
+
+/// Settings of `acct_rtcp_hep`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HepConfig {
+    /// The capture server: an address or a name (`capt_host`).
+    pub host: String,
+    /// Its port, not 0 (`capt_port`).
+    pub port: u16,
+    /// How it is reached (`capt_ptype`).
+    pub transport: HepTransport,
+    /// The number of this capture agent (`capt_id`).
+    pub capture_id: u32,
+}
+
+impl Default for HepConfig {
+    fn default() -> Self {
+        Self { host: "10.0.0.1".into(), port: 9060, transport: HepTransport::Udp, capture_id: 101 }
+    }
+}
+
+/// Ways to a capture server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HepTransport {
+    /// One datagram for each message.
+    #[default]
+    Udp,
+    /// One connection for all.
+    Tcp,
 }
 
 /// One control transport (`-s`).

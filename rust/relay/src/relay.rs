@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{io, thread};
 
+use rtpproxy_core::config::FrontConfig;
 use rtpproxy_core::engine::Engine;
 use rtpproxy_core::front::Front;
 
 use crate::carrier::Carrier;
 use crate::clock;
-use crate::config::{Config, Scheduling};
+use crate::config::{Config, Module, Scheduling};
 use crate::control::{self, Bound, Claimed};
 use crate::dispatch::{Lane, RelayHandle};
 use crate::host::Ports;
@@ -55,7 +56,8 @@ impl Relay {
         let notify = notifier.handle();
         let (recorder, taps) = Recorder::start(config.record, workers).map_err(StartError::Recorder)?;
         let folder = recorder.folder();
-        let front = Front::new(config.front);
+        let modules = config.modules.iter().map(Module::kind).collect();
+        let front = Front::new(FrontConfig { modules, ..config.front });
         let prompts = PromptThread::start().map_err(StartError::Prompts)?;
         let handle = RelayHandle::new(
             front,
