@@ -1,7 +1,8 @@
 //! From the command line to the work.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use std::path::Path;
 
 use clap::Parser;
 
@@ -14,10 +15,38 @@ use crate::settings::Settings;
 ///
 /// In the background (without `-f`) the calling process ends inside, as soon as the daemon runs; the daemon
 /// itself returns when it has ended.
-pub fn run(args: Vec<OsString>) -> i32 {
-    if args.get(1).is_some_and(|word| word == "demo") {
-        return demo(args.into_iter().skip(1));
+pub fn run(mut args: Vec<OsString>) -> i32 {
+    let called = args.first().and_then(|name| Path::new(name).file_name());
+    if let Some(companion) = called.and_then(|name| program(COMPANIONS, name)) {
+        return companion(args);
     }
+    if let Some(sub_command) = args.get(1).and_then(|word| program(SUB_COMMANDS, word)) {
+        args.remove(0);
+        return sub_command(args);
+    }
+    relay(args)
+}
+
+/// A program within the binary: its arguments, its own name first, to its exit status.
+type Program = fn(Vec<OsString>) -> i32;
+
+fn program(table: &[(&str, Program)], name: &OsStr) -> Option<Program> {
+    table.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
+}
+
+/// Runs the work of a sub-command, if its arguments can be understood.
+fn sub_command<Work: Parser>(args: Vec<OsString>, run: fn(&Work) -> i32) -> i32 {
+    match Work::try_parse_from(args) {
+        Ok(work) => run(&work),
+        Err(error) => {
+            // Help is an error without the status of one.
+            let printed = error.print().is_ok();
+            i32::from(error.use_stderr() || !printed)
+        }
+    }
+}
+
+fn relay(args: Vec<OsString>) -> i32 {
     match flags::parse(args.into_iter().skip(1)) {
         Ok(Request::Run(flags)) => {
             let compat = std::env::var_os("RTPPROXY_COMPAT");
@@ -43,17 +72,6 @@ pub fn run(args: Vec<OsString>) -> i32 {
     }
 }
 
-fn demo(args: impl Iterator<Item = OsString>) -> i32 {
-    match Demo::try_parse_from(args) {
-        Ok(demo) => demo.run(),
-        Err(error) => {
-            // Help is an error without the status of one.
-            let printed = error.print().is_ok();
-            i32::from(error.use_stderr() || !printed)
-        }
-    }
-}
-
 /// Text on standard output. A reader that has gone away misses it, that is all.
 pub(crate) fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
@@ -63,3 +81,9 @@ pub(crate) fn say(text: &str) {
 pub(crate) fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "rtpproxy: {text}");
 }
+
+/// Sub-commands, known as the first argument only: no option of the daemon can be taken for one.
+const SUB_COMMANDS: &[(&str, Program)] = &[("demo", |args| sub_command(args, Demo::run))];
+
+/// What the binary is if it is called by another name, through a link or `exec -a`.
+const COMPANIONS: &[(&str, Program)] = &[];
