@@ -4,11 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::Path;
 
-use clap::Parser;
+use clap::{Command, CommandFactory, Parser};
 
 use crate::daemon;
 use crate::demo::Demo;
 use crate::flags::{self, FlagError, Request};
+use crate::reference::{Completions, Man};
 use crate::settings::Settings;
 
 /// Runs the command with `args`, the program's name first, and gives back the exit status.
@@ -17,21 +18,34 @@ use crate::settings::Settings;
 /// itself returns when it has ended.
 pub fn run(mut args: Vec<OsString>) -> i32 {
     let called = args.first().and_then(|name| Path::new(name).file_name());
-    if let Some(companion) = called.and_then(|name| program(COMPANIONS, name)) {
+    if let Some(companion) = called.and_then(companion) {
         return companion(args);
     }
-    if let Some(sub_command) = args.get(1).and_then(|word| program(SUB_COMMANDS, word)) {
+    if let Some(sub) = args.get(1).and_then(|word| SUB_COMMANDS.iter().find(|sub| word == sub.name)) {
         args.remove(0);
-        return sub_command(args);
+        return (sub.run)(args);
     }
     relay(args)
+}
+
+/// Every option and every sub-command, for man pages and completions.
+pub(crate) fn command() -> Command {
+    let subs = SUB_COMMANDS.iter().map(|sub| (sub.options)().name(sub.name));
+    flags::command().disable_help_subcommand(true).subcommands(subs)
 }
 
 /// A program within the binary: its arguments, its own name first, to its exit status.
 type Program = fn(Vec<OsString>) -> i32;
 
-fn program(table: &[(&str, Program)], name: &OsStr) -> Option<Program> {
-    table.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
+/// A program that is called by its own word.
+struct SubCommand {
+    name: &'static str,
+    run: Program,
+    options: fn() -> Command,
+}
+
+fn companion(name: &OsStr) -> Option<Program> {
+    COMPANIONS.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
 }
 
 /// Runs the work of a sub-command, if its arguments can be understood.
@@ -83,7 +97,19 @@ pub(crate) fn complain(text: &str) {
 }
 
 /// Sub-commands, known as the first argument only: no option of the daemon can be taken for one.
-const SUB_COMMANDS: &[(&str, Program)] = &[("demo", |args| sub_command(args, Demo::run))];
+const SUB_COMMANDS: &[SubCommand] = &[
+    SubCommand { name: "demo", run: |args| sub_command(args, Demo::run), options: Demo::command },
+    SubCommand {
+        name: "man",
+        run: |args| sub_command(args, Man::run),
+        options: || Man::command().hide(true),
+    },
+    SubCommand {
+        name: "completions",
+        run: |args| sub_command(args, Completions::run),
+        options: || Completions::command().hide(true),
+    },
+];
 
 /// What the binary is if it is called by another name, through a link or `exec -a`.
 const COMPANIONS: &[(&str, Program)] = &[];

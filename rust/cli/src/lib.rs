@@ -21,6 +21,8 @@ mod logging;
 #[cfg(target_os = "linux")]
 mod notify;
 #[cfg(target_os = "linux")]
+mod reference;
+#[cfg(target_os = "linux")]
 mod settings;
 
 #[cfg(target_os = "linux")]
