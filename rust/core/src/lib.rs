@@ -19,6 +19,7 @@ pub mod adhoc;
 pub mod analyzer;
 pub mod command;
 pub mod config;
+pub mod dtmf;
 pub mod effects;
 pub mod engine;
 pub mod frame;

@@ -8,6 +8,7 @@ use crate::addr::LocalAddr;
 use crate::analyzer::Analyzer;
 use crate::command::{CallId, NotifyTarget, Tag};
 use crate::config::{EngineConfig, LatchMode};
+use crate::dtmf::KeyCatcher;
 use crate::host::OpenedPair;
 use crate::latch::Latch;
 use crate::player::Player;
@@ -110,6 +111,8 @@ pub(crate) struct Side {
     pub(crate) tos: Option<u8>,
     /// Where what this party sends is copied to: `C`, and `R` in scope stream.
     pub(crate) witness: Option<Witness>,
+    /// Who is told of the keys that this party presses.
+    pub(crate) key_watchers: Vec<KeyWatcher>,
 }
 
 impl Side {
@@ -128,6 +131,7 @@ impl Side {
             holds: 0,
             tos: None,
             witness: None,
+            key_watchers: Vec::new(),
         }
     }
 
@@ -199,6 +203,20 @@ pub(crate) struct Datagrams {
     pub(crate) rtcp: Option<SocketAddr>,
 }
 
+/// Tells a notification target of the keys that a party presses.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KeyWatcher {
+    /// The number of the module in `M`.
+    pub(crate) instance: u32,
+    /// The target of the session and the tag of the sub-command, when the watch began.
+    pub(crate) notify: Notify,
+    /// That of the telephone events.
+    pub(crate) payload_type: u8,
+    /// The events go no further.
+    pub(crate) hides: bool,
+    pub(crate) catcher: KeyCatcher,
+}
+
 /// Another session to which the packets of this one are sent as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fork {
@@ -222,7 +240,7 @@ pub(crate) struct CallRecording {
     pub(crate) paused: bool,
 }
 
-/// Where to report a timeout.
+/// Where to report, and as what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Notify {
     pub(crate) target: NotifyTarget,

@@ -3,11 +3,14 @@
 //! A line of a transcript is one of
 //! ```text
 //! # a comment
-//! % latch legacy            a setting: latch, scope, single_file, ports MIN MAX, notify TARGET, plain, ttl SECONDS
+//! % latch legacy            a setting: latch, scope, single_file, ports MIN MAX, notify TARGET, plain, ttl SECONDS,
+//!                           module NAME
 //! > U c 127.0.0.1 30000 f   a command; the lines below it are the reply
 //! + 61                      seconds pass
 //! ~ 127.0.0.1:30000 22002 RTP 7 1 -> 22000 127.0.0.1:30100      an RTP packet (SSRC, sequence number) and what
-//! ~ 127.0.0.1:30000 22002 text hello -> nothing                 becomes of it; or any text as a datagram
+//! ~ 127.0.0.1:30000 22002 text hello -> nothing                 becomes of it; or any text as a datagram;
+//! ~ 127.0.0.1:30000 22002 event 8000 5 160 -> nothing           or a telephone event: its timestamp, number and
+//! ~ 127.0.0.1:30000 22002 event 8000 5 320 end pt 96 -> nothing duration; with the end bit; of a payload type
 //! ! notify unix:/run/n r 1  what the last step reported
 //! ```
 //! The commands of a transcript without `+`, `~` and `!` are also sent to the real binary (tests/test_transcripts.py).
@@ -19,9 +22,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rtpproxy_core::command::NotifyTarget;
-use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, NotifySpec, RecordScope};
+use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, ModuleKind, NotifySpec, RecordScope};
 use rtpproxy_core::effects::Effect;
-use support::{Lab, bridge, rtp};
+use support::{Lab, bridge, event, rtp};
 
 #[test]
 fn every_transcript_is_followed() {
@@ -103,6 +106,8 @@ fn lab<'a>(settings: impl Iterator<Item = &'a str>) -> Lab {
                 let target = NotifyTarget::Unix(path.as_bytes().into());
                 front.notify.push(NotifySpec::Fixed { name: name.as_bytes().into(), target });
             }
+            ["module", "catch_dtmf"] => front.modules.push(ModuleKind::CatchDtmf),
+            ["module", "acct_csv"] => front.modules.push(ModuleKind::AcctCsv),
             _ => panic!("unknown setting: {setting}"),
         }
     }
@@ -117,6 +122,7 @@ fn send(lab: &mut Lab, packet: &str) -> String {
     let payload = match number() {
         "RTP" => rtp(0, number().parse().expect("an SSRC"), number().parse().expect("a sequence number")),
         "text" => number().as_bytes().to_vec(),
+        "event" => telephone_event(&words.by_ref().collect::<Vec<_>>()),
         other => panic!("unknown payload: {other}"),
     };
     let sent = lab.datagram(from, port, &payload);
@@ -124,6 +130,18 @@ fn send(lab: &mut Lab, packet: &str) -> String {
         return "nothing".to_owned();
     }
     sent.iter().map(|(port, to)| format!("{port} {to}")).collect::<Vec<_>>().join(", ")
+}
+
+fn telephone_event(words: &[&str]) -> Vec<u8> {
+    let (facts, more) = words.split_first_chunk().expect("timestamp, number and duration");
+    let [timestamp, number, duration] = facts.map(|word| word.parse::<u32>().expect("a number"));
+    let payload_type = more.strip_prefix(&["end"]).unwrap_or(more);
+    let payload_type = match payload_type {
+        [] => 101,
+        ["pt", number] => number.parse().expect("a payload type"),
+        _ => panic!("unknown words: {more:?}"),
+    };
+    event(payload_type, timestamp, number as u8, more.first() == Some(&"end"), duration as u16)
 }
 
 fn reported(lab: &Lab) -> String {

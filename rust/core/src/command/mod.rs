@@ -16,6 +16,7 @@ mod token;
 pub use capability::{CAPABILITIES, NOTIFY_CAPABILITY};
 pub use error::ErrorCode;
 pub use parse::{AnyRules, Rules, parse};
+pub(crate) use parse::{signed, url_decode};
 pub use reply::{
     BadReply, Info, MediaReply, QUERY_DEFAULT, REPLY_MAX, Reply, ReplyKind, StatValue, SubResult,
 };

@@ -2,11 +2,12 @@
 
 use tracing::info;
 
-use super::packet::witness;
+use super::dtmf::watch;
+use super::packet::{Passing, witness};
 use super::subs::Place;
 use super::{Arrival, Engine};
 use crate::command::{Party, SubResult};
-use crate::effects::{Effect, MediaPort, Out, Payload};
+use crate::effects::{Effect, MediaPort, Out};
 use crate::session::Fork;
 use crate::time::Now;
 
@@ -36,17 +37,16 @@ impl Engine {
 
     /// Sends an accepted packet to the forks of its session.
     ///
-    /// To a fork it is as if the other party of the fork had sent it: that one's recordings hold it. It is
+    /// To a fork it is as if the other party of the fork had sent it: that one's witnesses see it. It is
     /// not forked on.
     pub(super) fn fork(
         &mut self,
         now: Now,
         (key, side): (usize, usize),
-        arrival: &Arrival,
-        (payload, times): (&Payload, u64),
+        passing: &Passing<'_>,
         out: &mut Out,
     ) {
-        let channel = arrival.port.channel;
+        let channel = passing.arrival.port.channel;
         for at in 0..self.sessions[key].forks.len() {
             let fork = self.sessions[key].forks[at];
             let target = &mut self.sessions[fork.target];
@@ -55,13 +55,17 @@ impl Engine {
                 continue;
             };
             let to = target.sides[to_side].stream(channel).latch.destination(now.mono);
-            let arrival = Arrival { to: None, ..*arrival };
-            witness(now, target, from_side, &arrival, (payload, self.config.record_rtcp), out);
+            let arrival = Arrival { to: None, ..*passing.arrival };
+            let passing = Passing { arrival: &arrival, payload: passing.payload.clone(), ..*passing };
+            witness(&self.config, now, target, from_side, &passing, out);
+            if watch(from_side, &mut target.sides[from_side], &passing, out) {
+                continue;
+            }
             target.touch(from_side);
             let Some(to) = to else { continue };
-            for _ in 0..times {
+            for _ in 0..passing.copies(&self.config) {
                 let via = MediaPort { pair: via.id, channel };
-                out.push(Effect::Send { payload: payload.clone(), via, to });
+                out.push(Effect::Send { payload: passing.payload.clone(), via, to });
             }
         }
     }

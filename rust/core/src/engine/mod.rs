@@ -26,6 +26,7 @@ use crate::time::{Mono, Now};
 
 mod commands;
 mod copy;
+mod dtmf;
 mod fork;
 mod offer;
 mod packet;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
+use super::dtmf::watch;
 use super::{Arrival, Engine};
 use crate::config::EngineConfig;
 use crate::effects::{Effect, MediaPort, Out, Packet, Payload, RecordPacket};
@@ -61,7 +62,9 @@ impl Engine {
         if channel == Channel::Rtp && self.sessions[key].sides[side].resizer.is_some() {
             self.resize(now, (key, side), &arrival, packet.payload(), rtp.as_ref(), out);
         } else {
-            self.forward(now, (key, side), &arrival, Payload::Received, packet.payload().len(), out);
+            let passing =
+                Passing { arrival: &arrival, payload: Payload::Received, received: packet.payload() };
+            self.forward(now, (key, side), &passing, out);
         }
     }
 
@@ -71,38 +74,31 @@ impl Engine {
         now: Now,
         (key, side): (usize, usize),
         arrival: &Arrival,
-        datagram: &[u8],
+        received: &[u8],
         rtp: Option<&RtpView<'_>>,
         out: &mut Out,
     ) {
         let Some(mut resizer) = self.sessions[key].sides[side].resizer.take() else { return };
-        let inserted = rtp.map_or(Inserted::Passed, |rtp| resizer.insert(now.mono, datagram, rtp));
+        let inserted = rtp.map_or(Inserted::Passed, |rtp| resizer.insert(now.mono, received, rtp));
         if inserted == Inserted::Passed {
-            self.forward(now, (key, side), arrival, Payload::Received, datagram.len(), out);
+            let passing = Passing { arrival, payload: Payload::Received, received };
+            self.forward(now, (key, side), &passing, out);
         } else {
             self.stats.npkts_resizer_in += 1;
             self.stats.npkts_resizer_discard += u64::from(inserted == Inserted::Discarded);
         }
         while let Some(range) = resizer.next(now.mono, &mut out.scratch) {
             self.stats.npkts_resizer_out += 1;
-            let len = range.len();
-            self.forward(now, (key, side), arrival, Payload::Scratch(range), len, out);
+            let passing = Passing { arrival, payload: Payload::Scratch(range), received };
+            self.forward(now, (key, side), &passing, out);
         }
         self.sessions[key].sides[side].resizer = Some(resizer);
     }
 
-    /// Steps 6 to 9: where a packet of `len` bytes that the party of `side` sent goes.
-    fn forward(
-        &mut self,
-        now: Now,
-        (key, side): (usize, usize),
-        arrival: &Arrival,
-        payload: Payload,
-        len: usize,
-        out: &mut Out,
-    ) {
+    /// Steps 6 to 9: where a packet that the party of `side` sent goes.
+    fn forward(&mut self, now: Now, (key, side): (usize, usize), passing: &Passing<'_>, out: &mut Out) {
         let session = &mut self.sessions[key];
-        let channel = arrival.port.channel;
+        let channel = passing.arrival.port.channel;
         // 6. The player: who hears a prompt hears nothing else. What the parties of a fork say goes nowhere.
         let hears_prompt = channel == Channel::Rtp && session.sides[1 - side].player.is_some();
         if hears_prompt || session.is_fork() {
@@ -111,16 +107,21 @@ impl Engine {
             return;
         }
 
-        // 7. Witnesses: recordings, copies and forks.
-        let times = copies(&self.config, len);
-        witness(now, session, side, arrival, (&payload, self.config.record_rtcp), out);
+        // 7. Witnesses: recordings, copies, modules and forks.
+        witness(&self.config, now, session, side, passing, out);
+        let is_hidden = watch(side, &mut session.sides[side], passing, out);
         if !session.forks.is_empty() {
-            self.fork(now, (key, side), arrival, (&payload, times), out);
+            self.fork(now, (key, side), passing, out);
+        }
+        let session = &mut self.sessions[key];
+        if is_hidden {
+            session.pipe(channel).dropped += 1;
+            self.stats.npkts_discard += 1;
+            return;
         }
 
         // 8. Multiplexing and encryption have their place here.
         // 9. Relay.
-        let session = &mut self.sessions[key];
         session.touch(side);
         let peer = &mut session.sides[1 - side];
         let via = peer.pair.map(|pair| MediaPort { pair: pair.id, channel });
@@ -130,8 +131,8 @@ impl Engine {
             self.stats.npkts_discard += 1;
             return;
         };
-        for _ in 0..times {
-            out.push(Effect::Send { payload: payload.clone(), via, to });
+        for _ in 0..passing.copies(&self.config) {
+            out.push(Effect::Send { payload: passing.payload.clone(), via, to });
         }
         // A packet that is sent twice is one packet all the same.
         session.pipe(channel).relayed += 1;
@@ -139,9 +140,33 @@ impl Engine {
     }
 }
 
-/// How often a packet of so many bytes is sent.
-pub(super) fn copies(config: &EngineConfig, len: usize) -> u64 {
-    if config.double_send && len < DOUBLE_BELOW_BYTES { 2 } else { 1 }
+/// A packet on its way through the steps 6 to 9.
+pub(super) struct Passing<'a> {
+    /// Where it came from.
+    pub(super) arrival: &'a Arrival,
+    /// Its bytes.
+    pub(super) payload: Payload,
+    /// What [`Payload::Received`] means.
+    pub(super) received: &'a [u8],
+}
+
+impl Passing<'_> {
+    /// The bytes, where they may lie in [`Out::scratch`].
+    pub(super) fn bytes<'a>(&'a self, scratch: &'a [u8]) -> &'a [u8] {
+        match &self.payload {
+            Payload::Received => self.received,
+            Payload::Scratch(range) => &scratch[range.clone()],
+        }
+    }
+
+    /// How often it is sent.
+    pub(super) fn copies(&self, config: &EngineConfig) -> u64 {
+        let len = match &self.payload {
+            Payload::Received => self.received.len(),
+            Payload::Scratch(range) => range.len(),
+        };
+        if config.double_send && len < DOUBLE_BELOW_BYTES { 2 } else { 1 }
+    }
 }
 
 fn latch(
@@ -245,16 +270,15 @@ pub(super) fn recordings_of(session: &Session) -> impl Iterator<Item = Recording
 }
 
 /// Copies an accepted packet into the recordings that cover it, and to the host that gets what this party sends.
-///
-/// Recordings hold RTCP only `with_rtcp`; copies know themselves.
 pub(super) fn witness(
+    config: &EngineConfig,
     now: Now,
     session: &Session,
     side: usize,
-    arrival: &Arrival,
-    (payload, with_rtcp): (&Payload, bool),
+    passing: &Passing<'_>,
     out: &mut Out,
 ) {
+    let &Passing { arrival, ref payload, .. } = passing;
     let channel = arrival.port.channel;
     let call = session.recording.filter(|recording| !recording.paused).map(|recording| (recording.id, false));
     let own = match &session.sides[side].witness {
@@ -272,7 +296,7 @@ pub(super) fn witness(
         }
         None => None,
     };
-    if channel == Channel::Rtcp && !with_rtcp {
+    if channel == Channel::Rtcp && !config.record_rtcp {
         return;
     }
     for (id, single) in [call, own].into_iter().flatten() {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use tracing::{error, info};
 
-use super::packet::copies;
+use super::dtmf::watch;
+use super::packet::Passing;
 use super::{Arrival, Engine};
 use crate::command::{ErrorCode, Party, Reply};
 use crate::effects::{Effect, MediaPort, Out, Payload};
@@ -136,21 +137,25 @@ impl Engine {
         if let Some(at) = player.due() {
             self.appointments.push(Reverse(Appointment { at, ..appointment }));
         }
+        self.stats.npkts_played += 1;
+        let side = &session.sides[listener];
+        let from = SocketAddr::new(side.local.ip, side.pair.map_or(0, |pair| pair.port));
+        let arrival = Arrival { port: via, from, to: None };
+        let passing = Passing { arrival: &arrival, payload: Payload::Scratch(range), received: &[] };
+        // 7. No recording shows prompts, but others see them as what the other party sends.
+        let sender = 1 - listener;
+        let is_hidden = watch(sender, &mut session.sides[sender], &passing, out);
+        if !session.forks.is_empty() {
+            self.fork(now, (key, sender), &passing, out);
+        }
+        if is_hidden {
+            return;
+        }
         // 8. Multiplexing and encryption have their place here.
         // 9. Send.
-        session.touch(1 - listener);
-        let times = copies(&self.config, range.len());
-        let payload = Payload::Scratch(range);
-        for _ in 0..times {
-            out.push(Effect::Send { payload: payload.clone(), via, to });
-        }
-        self.stats.npkts_played += 1;
-        // 7. No recording shows prompts, but forks get them, as what the other party sends.
-        if !self.sessions[key].forks.is_empty() {
-            let port = self.sessions[key].sides[listener].pair.map_or(0, |pair| pair.port);
-            let from = SocketAddr::new(self.sessions[key].sides[listener].local.ip, port);
-            let arrival = Arrival { port: via, from, to: None };
-            self.fork(now, (key, 1 - listener), &arrival, (&payload, times), out);
+        self.sessions[key].touch(sender);
+        for _ in 0..passing.copies(&self.config) {
+            out.push(Effect::Send { payload: passing.payload.clone(), via, to });
         }
     }
 

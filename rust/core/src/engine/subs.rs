@@ -5,6 +5,7 @@ use tracing::info;
 use super::Engine;
 use crate::addr::Family;
 use crate::command::{Command, MediaAddr, Modifiers, Offer, Party, Reply, Setting, SubCommand, SubResult};
+use crate::config::ModuleKind;
 use crate::effects::{Effect, Out};
 use crate::front::{LocalChoice, Request};
 use crate::host::Host;
@@ -60,7 +61,10 @@ impl Engine {
                     answer
                 }
                 SubCommand::Fork(source) => self.fork_from(source, place),
-                // The front lets none through: there are no modules.
+                SubCommand::Module { id, instance, args } if *id == ModuleKind::CatchDtmf.id() => {
+                    self.watch_keys(place, *instance, args)
+                }
+                // The front lets no other through: they take no commands.
                 SubCommand::Module { .. } => SubResult::Failed,
             };
             let failed = result == SubResult::Failed;

@@ -168,6 +168,16 @@ pub fn rtp(payload_type: u8, ssrc: u32, sequence: u16) -> Vec<u8> {
     packet
 }
 
+/// A packet with a telephone event (RFC 4733), 10 dB below full scale.
+pub fn event(payload_type: u8, timestamp: u32, number: u8, has_ended: bool, duration: u16) -> Vec<u8> {
+    let mut packet = rtp(payload_type, 7, 1);
+    packet[4..8].copy_from_slice(&timestamp.to_be_bytes());
+    packet.truncate(12);
+    packet.extend([number, if has_ended { 0x8a } else { 0x0a }]);
+    packet.extend(duration.to_be_bytes());
+    packet
+}
+
 pub fn bridge() -> FrontConfig {
     let addr = |text: &str| LocalAddr::plain(text.parse().expect("an address"));
     FrontConfig {

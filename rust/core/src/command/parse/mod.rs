@@ -13,6 +13,9 @@ mod number;
 mod offer;
 mod sub;
 
+pub(crate) use number::signed;
+pub(crate) use offer::url_decode;
+
 /// The rules that depend on the configuration, asked at the place where the protocol checks them.
 ///
 /// The sub-command `L` is asked about as well, after the command it belongs to; what it violates becomes E3.
@@ -195,7 +198,7 @@ fn delete_modifiers(modifiers: &[u8]) -> Result<bool, ErrorCode> {
 }
 
 fn play_count(modifiers: &[u8]) -> Result<i32, ErrorCode> {
-    if modifiers.is_empty() { Ok(1) } else { number::signed(modifiers).ok_or(ErrorCode::PLAY_COUNT) }
+    if modifiers.is_empty() { Ok(1) } else { signed(modifiers).ok_or(ErrorCode::PLAY_COUNT) }
 }
 
 fn record_modifiers(modifiers: &[u8]) -> Result<bool, ErrorCode> {

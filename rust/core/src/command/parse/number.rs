@@ -3,7 +3,7 @@
 use std::str;
 
 /// A whole number of 32 bits.
-pub(super) fn signed(text: &[u8]) -> Option<i32> {
+pub(crate) fn signed(text: &[u8]) -> Option<i32> {
     str::from_utf8(text).ok()?.parse().ok()
 }
 

@@ -63,7 +63,7 @@ fn media_addr(family: Family, addr: &[u8], port: &[u8]) -> Option<MediaAddr> {
 }
 
 /// `%XX` is a byte, `+` is a space; `None` if an escape is broken.
-fn url_decode(text: &[u8]) -> Option<Box<[u8]>> {
+pub(crate) fn url_decode(text: &[u8]) -> Option<Box<[u8]>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, behind)) = rest.split_first() {
