@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::{Command, CommandFactory, Parser};
 
+use crate::check;
 use crate::daemon;
 use crate::demo::Demo;
 use crate::flags::{self, FlagError, Request};
@@ -61,22 +62,16 @@ fn sub_command<Work: Parser>(args: Vec<OsString>, run: fn(&Work) -> i32) -> i32 
 }
 
 fn relay(args: Vec<OsString>) -> i32 {
-    match flags::parse(args.into_iter().skip(1)) {
-        Ok(Request::Run(flags)) => {
-            let compat = std::env::var_os("RTPPROXY_COMPAT");
-            let status = Settings::new(*flags, compat.as_deref()).and_then(daemon::serve);
-            status.unwrap_or_else(|error| {
-                complain(&error);
-                1
-            })
-        }
+    match flags::parse(args.into_iter().skip(1), std::env::vars_os()) {
+        Ok(Request::Run(flags)) => status(Settings::new(*flags).and_then(daemon::serve)),
+        Ok(Request::Check(flags)) => status(check::run(*flags)),
         Ok(Request::Help) => i32::from(flags::command().print_help().is_err()),
         Ok(Request::Print(text)) => {
             say(&text);
             0
         }
         Err(error) => {
-            complain(&error.to_string());
+            error.to_string().lines().for_each(complain);
             if matches!(error, FlagError::Usage(_)) {
                 let usage = flags::command().render_usage();
                 let _ = writeln!(io::stderr(), "{usage}\n\nrtpproxy --help says more.");
@@ -84,6 +79,13 @@ fn relay(args: Vec<OsString>) -> i32 {
             1
         }
     }
+}
+
+fn status(outcome: Result<i32, String>) -> i32 {
+    outcome.unwrap_or_else(|error| {
+        complain(&error);
+        1
+    })
 }
 
 /// Text on standard output. A reader that has gone away misses it, that is all.

@@ -1,6 +1,6 @@
 //! [`Flags`] to [`Settings`]: ready values for the relay and for the process around it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, RecordScope};
@@ -64,9 +64,9 @@ pub(crate) enum Note {
 }
 
 impl Settings {
-    /// Works out what `flags` mean together. `compat_env` is the value of `RTPPROXY_COMPAT`.
-    pub(crate) fn new(flags: Flags, compat_env: Option<&OsStr>) -> Result<Self, String> {
-        let compat = flags.compat || compat_from_env(compat_env)?;
+    /// Works out what `flags` mean together.
+    pub(crate) fn new(flags: Flags) -> Result<Self, String> {
+        let compat = flags.compat;
         let (port_min, port_max) = ports(&flags)?;
         let names = !flags.no_resolve;
         let listen = listen(&flags.listen, flags.advertise.as_ref(), names)?;
@@ -105,21 +105,15 @@ impl Settings {
 pub fn relay_settings(
     options: impl IntoIterator<Item = OsString>,
 ) -> Result<(Config, Vec<ControlSpec>), String> {
-    match flags::parse(options).map_err(|error| error.to_string())? {
+    match flags::parse(options, []).map_err(|error| error.to_string())? {
         Request::Run(flags) => {
             let named = !flags.control.is_empty();
-            let settings = Settings::new(*flags, None)?;
+            let settings = Settings::new(*flags)?;
             Ok((settings.relay, if named { settings.control } else { Vec::new() }))
         }
-        Request::Help | Request::Print(_) => Err("not an option of a relay in another program".into()),
-    }
-}
-
-fn compat_from_env(value: Option<&OsStr>) -> Result<bool, String> {
-    match value.map(OsStr::to_string_lossy).as_deref() {
-        None | Some("" | "0") => Ok(false),
-        Some("1") => Ok(true),
-        Some(other) => Err(format!("{other}: RTPPROXY_COMPAT is neither 0 nor 1")),
+        Request::Check(_) | Request::Help | Request::Print(_) => {
+            Err("not an option of a relay in another program".into())
+        }
     }
 }
 
@@ -200,7 +194,7 @@ fn control(flags: &Flags, names: bool) -> Result<Vec<ControlSpec>, String> {
 }
 
 fn notes(flags: &Flags, compat: bool, listen: &Listen) -> Vec<Note> {
-    let mut notes = Vec::new();
+    let mut notes: Vec<_> = flags.unknown_variables.iter().cloned().map(Note::Warn).collect();
     if listen.advertise_unused {
         notes.push(Note::Warn("-A has no effect without bridge mode; write -l ADDR=ADVERTISED".into()));
     }
@@ -248,8 +242,8 @@ mod tests {
 
     fn settings(words: &str) -> Result<Settings, String> {
         let args = words.split_whitespace().map(OsString::from);
-        match parse(args).map_err(|error| error.to_string())? {
-            Request::Run(flags) => Settings::new(*flags, None),
+        match parse(args, []).map_err(|error| error.to_string())? {
+            Request::Run(flags) => Settings::new(*flags),
             other => panic!("{other:?}"),
         }
     }
@@ -307,14 +301,6 @@ mod tests {
         assert_eq!(mixed.engine.latch, LatchMode::Strict);
         assert_eq!(mixed.engine.record_scope, RecordScope::Call);
         assert!(mixed.record.compat);
-    }
-
-    #[test]
-    fn compat_may_come_from_the_environment() {
-        let with = |value: &str| Settings::new(Flags::default(), Some(OsStr::new(value)));
-        assert!(with("1").unwrap().relay.record.compat);
-        assert!(!with("0").unwrap().relay.record.compat);
-        assert!(with("yes").unwrap_err().contains("RTPPROXY_COMPAT"));
     }
 
     #[test]

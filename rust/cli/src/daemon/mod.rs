@@ -32,7 +32,9 @@ use signals::Signals;
 /// What hindered the start, for the operator.
 pub(crate) fn serve(settings: Settings) -> Result<i32, String> {
     let process = &settings.process;
-    guard_root(process, &settings.control)?;
+    if let Some(warning) = guard_root(process, &settings.control)? {
+        complain(&warning);
+    }
     limit_open_files(process.open_files)?;
     let bound =
         control::bind(&settings.control, &socket_options(process)).map_err(|error| error.to_string())?;
@@ -166,15 +168,20 @@ fn drained(handle: &RelayHandle) -> bool {
 }
 
 /// Root must be meant: a UDP control socket hands the rights of root to anyone who can reach it.
-fn guard_root(process: &ProcessSettings, control: &[ControlSpec]) -> Result<(), String> {
+///
+/// # Errors
+/// So it would be here. Without such a socket there is a warning, if root is not meant.
+pub(crate) fn guard_root(
+    process: &ProcessSettings,
+    control: &[ControlSpec],
+) -> Result<Option<String>, String> {
     if !rustix::process::getuid().is_root() || process.identity.is_some() || process.allow_root {
-        return Ok(());
+        return Ok(None);
     }
     if control.iter().any(|spec| matches!(spec, ControlSpec::Udp(_))) {
         return Err("a UDP control socket as root is refused: use -u to give up root, or -F to insist".into());
     }
-    complain("warning: running as root; use -u to give it up, or -F to do without this warning");
-    Ok(())
+    Ok(Some("warning: running as root; use -u to give it up, or -F to do without this warning".into()))
 }
 
 fn limit_open_files(limit: Option<u64>) -> Result<(), String> {

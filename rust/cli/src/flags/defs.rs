@@ -1,7 +1,83 @@
-//! The one table of options: names, values and help texts.
+//! The one table of options: names, values, defaults and help texts.
+//!
+//! The command line, the settings file, the environment and the help are all read from here.
 
-use clap::builder::Styles;
+use clap::builder::{PossibleValuesParser, Styles};
 use clap::{Arg, ArgAction, Command, ValueHint};
+
+/// One option of the daemon.
+#[derive(Debug)]
+pub(crate) struct Opt {
+    /// Its key in a settings file; in capitals, with `RTPPROXY_` before it, its variable.
+    pub(crate) key: &'static str,
+    /// What it takes.
+    pub(crate) form: Form,
+    /// What holds if it is not given.
+    pub(crate) default: Fallback,
+    /// The ways to set it.
+    pub(crate) reach: Reach,
+    pub(super) short: Option<char>,
+    pub(super) long: Option<&'static str>,
+    help: &'static str,
+}
+
+/// What an option takes. The texts name the value in the help.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    /// Nothing: it is on or off.
+    Switch,
+    /// Nothing, or on the command line a value that is ignored.
+    LooseSwitch(&'static str),
+    /// A whole number.
+    Number(&'static str),
+    /// A count of bytes: a number, or a text with a unit.
+    Bytes(&'static str),
+    /// One of these words.
+    Word(&'static str, &'static [&'static str]),
+    /// A text.
+    Text(&'static str),
+    /// The name of a file.
+    File(&'static str),
+    /// The name of a folder.
+    Folder(&'static str),
+    /// Texts: the option is repeatable.
+    Texts(&'static str),
+}
+
+/// What holds without an option.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fallback {
+    /// Nothing, or off.
+    None,
+    /// This value.
+    Value(&'static str),
+    /// What these words say, which depends on other options or on the machine.
+    Words(&'static str),
+}
+
+/// The ways to set an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// The command line.
+    Line,
+    /// That and the environment.
+    Variable,
+    /// Those and the settings file.
+    File,
+}
+
+/// Every option, in the groups of the help.
+pub(crate) const GROUPS: &[(&str, &[Opt])] = &[
+    ("Addresses and ports", ADDRESSES),
+    ("Control", CONTROL),
+    ("Media", MEDIA),
+    ("Sessions", SESSIONS),
+    ("Recording", RECORDING),
+    ("Modules", MODULES),
+    ("Process", PROCESS),
+    ("Settings", SETTINGS),
+    ("Information", INFORMATION),
+];
 
 /// The long options of the C program. What abbreviates exactly one of them keeps that meaning, whatever long
 /// options are added to the table.
@@ -16,8 +92,21 @@ pub(super) const ORIGINAL_LONGS: &[&str] = &[
     "overload_prot",
 ];
 
-/// Every option of the daemon, for [`super::getopt`] to walk over and for the help to show.
+/// All options, one after the other.
+pub(crate) fn options() -> impl Iterator<Item = &'static Opt> {
+    GROUPS.iter().flat_map(|(_, options)| options.iter())
+}
+
+/// The option with this key.
+pub(crate) fn option(key: &str) -> Option<&'static Opt> {
+    options().find(|option| option.key == key)
+}
+
+/// The table as [`clap`] has it, for the help and all that is made from it.
 pub(crate) fn command() -> Command {
+    let args = GROUPS
+        .iter()
+        .flat_map(|(heading, options)| options.iter().map(|option| option.arg().help_heading(*heading)));
     Command::new("rtpproxy")
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .styles(Styles::styled())
@@ -26,165 +115,260 @@ pub(crate) fn command() -> Command {
         .disable_version_flag(true)
         .override_usage("rtpproxy [OPTION]...\n       rtpproxy demo [OPTION]...")
         .after_help(
-            "Short options may be joined (-fF), long ones abbreviated (--no_red).\n\
-             The environment variable RTPPROXY_COMPAT=1 stands for --compat.",
+            "Short options may be joined (-fF), long ones abbreviated (--no_red).\n\n\
+             Each option can also be set in a settings file, where its key is the name in brackets or the long \
+             name with _ for -, and by a variable: RTPPROXY_PORT_MIN for [port_min], RTPPROXY_COMPAT=1 for \
+             --compat. The command line comes before the environment, that before the file.",
         )
-        .args(addresses())
-        .args(control())
-        .args(media())
-        .args(sessions())
-        .args(recording())
-        .args(process())
-        .args(information())
+        .args(args)
 }
 
 /// Bytes of the default of `--record-buffer`, as the help writes it.
 pub(super) const RECORD_BUFFER_DEFAULT: &str = "64M";
 
-fn addresses() -> Vec<Arg> {
-    group(
-        "Addresses and ports",
-        vec![
-            value("listen4", 'l', "ADDR").help(
-                "IPv4 address for media: [LABEL@]ADDR[/ADDR2][=ADVERTISED] [default: *]; ADDR2 bridges",
-            ),
-            value("listen6", '6', "ADDR").help("The same for IPv6"),
-            value("advertise", 'A', "ADDR[/ADDR2]")
-                .help("What replies say instead of the two bridged addresses"),
-            value("port_min", 'm', "PORT").help("Lowest port for media [default: 35000]"),
-            value("port_max", 'M', "PORT").help("Highest port for media [default: 65000]"),
-            flag("sequential", 'b').help("Give out ports in order instead of unpredictable ones"),
-            long_flag("no_resolve").help("Take numeric addresses only, ask no name service"),
-        ],
+impl Opt {
+    const fn new(key: &'static str, form: Form, help: &'static str) -> Self {
+        Self { key, form, default: Fallback::None, reach: Reach::File, short: None, long: None, help }
+    }
+
+    const fn short(mut self, letter: char) -> Self {
+        self.short = Some(letter);
+        self
+    }
+
+    const fn long(mut self, name: &'static str) -> Self {
+        self.long = Some(name);
+        self
+    }
+
+    const fn default(mut self, default: Fallback) -> Self {
+        self.default = default;
+        self
+    }
+
+    const fn reach(mut self, reach: Reach) -> Self {
+        self.reach = reach;
+        self
+    }
+
+    /// The option as it is written on the command line: `-m`, `--latch`.
+    pub(crate) fn spelling(&self) -> String {
+        match (self.long, self.short) {
+            (Some(long), _) => format!("--{long}"),
+            (None, Some(short)) => format!("-{short}"),
+            (None, None) => unreachable!("an option has a name: {}", self.key),
+        }
+    }
+
+    /// The name of its variable in the environment.
+    pub(crate) fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.key.to_ascii_uppercase())
+    }
+
+    /// True if it may be given several times.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        matches!(self.form, Form::Texts(_))
+    }
+
+    fn arg(&self) -> Arg {
+        let mut help = self.help.to_owned();
+        if let Fallback::Value(text) | Fallback::Words(text) = self.default {
+            help += &format!(" (default: {text})");
+        }
+        if self.long.is_none() && self.reach == Reach::File {
+            help += &format!(" [{}]", self.key);
+        }
+        let arg = Arg::new(self.key).long(self.long).help(help);
+        let arg = match self.short {
+            Some(letter) => arg.short(letter),
+            None => arg,
+        };
+        match self.form {
+            Form::Switch => arg.action(ArgAction::SetTrue),
+            Form::LooseSwitch(name) => arg.value_name(name).num_args(0..=1).require_equals(true),
+            Form::Number(name) | Form::Bytes(name) | Form::Text(name) => arg.value_name(name),
+            Form::Texts(name) => arg.value_name(name).action(ArgAction::Append),
+            Form::File(name) => arg.value_name(name).value_hint(ValueHint::FilePath),
+            Form::Folder(name) => arg.value_name(name).value_hint(ValueHint::DirPath),
+            Form::Word(name, words) => arg
+                .value_name(name)
+                .value_parser(PossibleValuesParser::new(words.iter().copied()))
+                .hide_possible_values(true),
+        }
+    }
+}
+
+/// What every variable of ours begins with.
+pub(crate) const VARIABLE_PREFIX: &str = "RTPPROXY_";
+
+const ADDRESSES: &[Opt] = &[
+    Opt::new(
+        "listen",
+        Form::Texts("ADDR"),
+        "IPv4 address for media: ADDR, ADDR=ADVERTISED, LABEL@ADDR; INTERNAL/EXTERNAL bridges; repeatable",
     )
-}
+    .short('l')
+    .default(Fallback::Words("*")),
+    Opt::new("listen6", Form::Texts("ADDR"), "The same for IPv6").short('6'),
+    Opt::new("advertise", Form::Text("ADDR/ADDR2"), "What replies say instead of the two bridged addresses")
+        .short('A'),
+    Opt::new("port_min", Form::Number("PORT"), "Lowest port for media")
+        .short('m')
+        .default(Fallback::Value("35000")),
+    Opt::new("port_max", Form::Number("PORT"), "Highest port for media")
+        .short('M')
+        .default(Fallback::Value("65000")),
+    Opt::new("sequential_ports", Form::Switch, "Give out ports in order instead of unpredictable ones")
+        .short('b'),
+    Opt::new("no_resolve", Form::Switch, "Take numeric addresses only, ask no name service")
+        .long("no_resolve"),
+];
 
-fn control() -> Vec<Arg> {
-    group(
-        "Control",
-        vec![
-            value("control", 's', "SOCKET").help(
-                "Control socket, repeatable: unix:PATH, cunix:PATH, udp:HOST[:PORT], udp6:…, tcp:…, tcp6:…, \
-                 stdio:, stdioc:, systemd: [default: unix:/var/run/rtpproxy.sock]",
-            ),
-            value("mode", 'w', "MODE").help("Mode of UNIX control sockets, decimal; needs a group by -u"),
-            value("notify", 'n', "TARGET")
-                .help("Where sessions may report their end, repeatable: unix:PATH, tcp:HOST:PORT"),
-        ],
+const CONTROL: &[Opt] = &[
+    Opt::new(
+        "control",
+        Form::Texts("SOCKET"),
+        "Control socket, repeatable: unix:PATH, cunix:PATH, udp:HOST[:PORT], udp6:…, tcp:…, tcp6:…, stdio:, \
+         stdioc:, systemd:",
     )
-}
-
-fn media() -> Vec<Arg> {
-    group(
-        "Media",
-        vec![
-            long_value("latch", "MODE")
-                .help("Who may speak for a party: strict, nat or legacy (as the C program) [default: nat]"),
-            value("tos", 't', "N").help("IP TOS byte of IPv4 media, 0 to 255 [default: 184]"),
-            flag("double", '2').help("Send packets shorter than 128 bytes twice"),
-            long_flag("bridge_symmetric").help("Parties are symmetric in bridge mode too"),
-            long_flag("force_asymmetric").help("Parties are asymmetric unless a command says otherwise"),
-            long_value("workers", "N").help("Media threads [default: as many as there are cores to use]"),
-            value("schedule", 'c', "POLICY").help("Real-time scheduling: fifo or rr"),
-        ],
+    .short('s')
+    .default(Fallback::Value("unix:/var/run/rtpproxy.sock")),
+    Opt::new(
+        "control_mode",
+        Form::Number("MODE"),
+        "Mode of UNIX control sockets, decimal; needs a group by -u",
     )
-}
-
-fn sessions() -> Vec<Arg> {
-    group(
-        "Sessions",
-        vec![
-            value("ttl", 'T', "SECONDS").help("A session ends after so long without media [default: 60]"),
-            value("setup_ttl", 'W', "SECONDS")
-                .help("A session that is not complete ends after so long [default: as -T]"),
-            flag("independent", 'i').help("Each side of a session counts down on its own"),
-            long_optional("overload_prot", "X")
-                .help("Accepted for scripts of the C program; changes nothing"),
-        ],
+    .short('w')
+    .default(Fallback::Value("493")),
+    Opt::new(
+        "notify",
+        Form::Texts("TARGET"),
+        "Where sessions may report their end, repeatable: unix:PATH, tcp:HOST:PORT",
     )
-}
+    .short('n'),
+];
 
-fn recording() -> Vec<Arg> {
-    group(
-        "Recording",
-        vec![
-            value("record_dir", 'r', "DIR").value_hint(ValueHint::DirPath).help("Folder for recordings"),
-            value("spool_dir", 'S', "DIR")
-                .value_hint(ValueHint::DirPath)
-                .help("Folder for recordings that are not complete yet"),
-            flag("record_all", 'a').help("Record every session"),
-            flag("pcap", 'P').help("Classic pcap with microseconds"),
-            flag("no_rtcp", 'R').help("Leave RTCP out"),
-            long_value("record-format", "FORMAT").help("pcapng, pcap or adhoc (the C program's own) [default: pcapng]"),
-            long_value("record-scope", "SCOPE").help("What one command records: call (both legs) or stream (one direction) [default: call]"),
-            long_flag("record-ns").help("Nanoseconds in classic pcap"),
-            long_value("record-buffer", "BYTES").help(format!(
-                "Memory for packets that wait for the disk; K, M, G [default: {RECORD_BUFFER_DEFAULT}]"
-            )),
-            long_value("codec-map", "PT=NAME/RATE")
-                .help("Name a dynamic payload type for Wireshark, repeatable: 111=opus/48000/2"),
-            long_flag("compat").help(
-                "The C program's defaults: --latch legacy --record-format adhoc --record-scope stream, its file \
-                 names and modes",
-            ),
-        ],
+const MEDIA: &[Opt] = &[
+    Opt::new(
+        "latch",
+        Form::Word("MODE", &["strict", "nat", "legacy"]),
+        "Who may speak for a party: strict, nat or legacy (as the C program)",
     )
-}
+    .long("latch")
+    .default(Fallback::Words("nat")),
+    Opt::new("tos", Form::Number("N"), "IP TOS byte of IPv4 media, 0 to 255")
+        .short('t')
+        .default(Fallback::Value("184")),
+    Opt::new("double_send", Form::Switch, "Send packets shorter than 128 bytes twice").short('2'),
+    Opt::new("bridge_symmetric", Form::Switch, "Parties are symmetric in bridge mode too")
+        .long("bridge_symmetric"),
+    Opt::new("force_asymmetric", Form::Switch, "Parties are asymmetric unless a command says otherwise")
+        .long("force_asymmetric"),
+    Opt::new("workers", Form::Number("N"), "Media threads")
+        .long("workers")
+        .default(Fallback::Words("as many as there are cores to use")),
+    Opt::new("schedule", Form::Word("POLICY", &["fifo", "rr"]), "Real-time scheduling: fifo or rr")
+        .short('c'),
+];
 
-fn process() -> Vec<Arg> {
-    group(
-        "Process",
-        vec![
-            flag("foreground", 'f').help("Stay in the foreground"),
-            flag("allow_root", 'F').help("Run as root without a warning, and with UDP control sockets"),
-            value("user", 'u', "USER[:GROUP]").help("Give up root for this user, this group"),
-            value("pid_file", 'p', "FILE")
-                .value_hint(ValueHint::FilePath)
-                .help("File for the process id [default: /var/run/rtpproxy.pid]"),
-            flag("no_chdir", 'D').help("Do not change to / in the background"),
-            long_flag("no_redirect").help("Keep standard output and error in the background, log there too"),
-            value("log", 'd', "LEVEL[:FACILITY]")
-                .help("Log from this level: dbug, info, warn, err, crit [default: err]; syslog facility"),
-            value("files", 'L', "N").help("Limit of open files"),
-            long_value("nice", "N").help("Nice level, -20 to 20"),
-            long_value("config", "FILE").help("Configuration of modules; not supported yet"),
-            long_value("dso", "PATH").help("Load a module; not supported yet"),
-        ],
+const SESSIONS: &[Opt] = &[
+    Opt::new("ttl", Form::Number("SECONDS"), "A session ends after so long without media")
+        .short('T')
+        .default(Fallback::Value("60")),
+    Opt::new("setup_ttl", Form::Number("SECONDS"), "A session that is not complete ends after so long")
+        .short('W')
+        .default(Fallback::Words("as -T")),
+    Opt::new("independent_timers", Form::Switch, "Each side of a session counts down on its own").short('i'),
+    Opt::new(
+        "overload_prot",
+        Form::LooseSwitch("X"),
+        "Accepted for scripts of the C program; changes nothing",
     )
-}
+    .long("overload_prot"),
+];
 
-fn information() -> Vec<Arg> {
-    group(
-        "Information",
-        vec![
-            flag("version", 'V').help("Print the version"),
-            flag("protocol", 'v').help("Print the versions of the control protocol"),
-            flag("clock", 'C').help("Print the name of the clock that log times are measured on"),
-            long_flag("help").help("Print this help"),
-        ],
+const RECORDING: &[Opt] = &[
+    Opt::new("record_dir", Form::Folder("DIR"), "Folder for recordings").short('r'),
+    Opt::new("spool_dir", Form::Folder("DIR"), "Folder for recordings that are not complete yet").short('S'),
+    Opt::new("record_all", Form::Switch, "Record every session").short('a'),
+    Opt::new("no_rtcp", Form::Switch, "Leave RTCP out").short('R'),
+    Opt::new("pcap", Form::Switch, "Classic pcap, as --record-format pcap").short('P'),
+    Opt::new(
+        "record_format",
+        Form::Word("FORMAT", &["pcapng", "pcap", "adhoc"]),
+        "pcapng, pcap or adhoc (the C program's own)",
     )
-}
+    .long("record-format")
+    .default(Fallback::Words("pcapng")),
+    Opt::new(
+        "record_scope",
+        Form::Word("SCOPE", &["call", "stream"]),
+        "What one command records: call (both legs) or stream (one direction)",
+    )
+    .long("record-scope")
+    .default(Fallback::Words("call")),
+    Opt::new("record_ns", Form::Switch, "Nanoseconds in classic pcap").long("record-ns"),
+    Opt::new("record_buffer", Form::Bytes("BYTES"), "Memory for packets that wait for the disk; K, M, G")
+        .long("record-buffer")
+        .default(Fallback::Value(RECORD_BUFFER_DEFAULT)),
+    Opt::new(
+        "codec_map",
+        Form::Texts("PT=NAME/RATE"),
+        "Name a dynamic payload type for Wireshark, repeatable: 111=opus/48000/2",
+    )
+    .long("codec-map"),
+    Opt::new(
+        "compat",
+        Form::Switch,
+        "The C program's defaults: --latch legacy --record-format adhoc --record-scope stream, its file names \
+         and modes",
+    )
+    .long("compat"),
+];
 
-fn group(heading: &'static str, args: Vec<Arg>) -> Vec<Arg> {
-    args.into_iter().map(|arg| arg.help_heading(heading)).collect()
-}
+const MODULES: &[Opt] = &[
+    Opt::new("config", Form::File("FILE"), "Configuration of modules; not supported yet").long("config"),
+    Opt::new("dso", Form::Texts("PATH"), "Load a module; not supported yet").long("dso"),
+];
 
-fn flag(id: &'static str, short: char) -> Arg {
-    Arg::new(id).short(short).action(ArgAction::SetTrue)
-}
+const PROCESS: &[Opt] = &[
+    Opt::new("foreground", Form::Switch, "Stay in the foreground").short('f'),
+    Opt::new("allow_root", Form::Switch, "Run as root without a warning, and with UDP control sockets")
+        .short('F'),
+    Opt::new("user", Form::Text("USER[:GROUP]"), "Give up root for this user, this group").short('u'),
+    Opt::new("pid_file", Form::File("FILE"), "File for the process id")
+        .short('p')
+        .default(Fallback::Value("/var/run/rtpproxy.pid")),
+    Opt::new("no_chdir", Form::Switch, "Do not change to / in the background").short('D'),
+    Opt::new("no_redirect", Form::Switch, "Keep standard output and error in the background, log there too")
+        .long("no_redirect"),
+    Opt::new(
+        "log",
+        Form::Text("LEVEL[:FACILITY]"),
+        "Log from this level on: dbug, info, warn, err, crit; facility of syslog",
+    )
+    .short('d')
+    .default(Fallback::Value("err:daemon")),
+    Opt::new("open_files", Form::Number("N"), "Limit of open files").short('L'),
+    Opt::new("nice", Form::Number("N"), "Nice level, -20 to 20").long("nice"),
+];
 
-fn long_flag(name: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue)
-}
+const SETTINGS: &[Opt] = &[
+    Opt::new("settings", Form::File("FILE"), "Read settings from this TOML file")
+        .long("settings")
+        .reach(Reach::Variable),
+    Opt::new("check", Form::Switch, "Print the settings in force and where each comes from, start nothing")
+        .long("check")
+        .reach(Reach::Line),
+];
 
-fn value(id: &'static str, short: char, placeholder: &'static str) -> Arg {
-    Arg::new(id).short(short).value_name(placeholder).action(ArgAction::Append)
-}
-
-fn long_value(name: &'static str, placeholder: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(placeholder).action(ArgAction::Append)
-}
-
-fn long_optional(name: &'static str, placeholder: &'static str) -> Arg {
-    long_value(name, placeholder).num_args(0..=1).require_equals(true)
-}
+const INFORMATION: &[Opt] = &[
+    Opt::new("version", Form::Switch, "Print the version").short('V').reach(Reach::Line),
+    Opt::new("protocol", Form::Switch, "Print the versions of the control protocol")
+        .short('v')
+        .reach(Reach::Line),
+    Opt::new("clock", Form::Switch, "Print the name of the clock that log times are measured on")
+        .short('C')
+        .reach(Reach::Line),
+    Opt::new("help", Form::Switch, "Print this help").long("help").reach(Reach::Line),
+];

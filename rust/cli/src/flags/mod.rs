@@ -3,8 +3,11 @@
 //! What options mean together is the business of [`crate::settings`].
 
 mod defs;
+mod file;
 mod getopt;
+mod given;
 mod number;
+mod variables;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -15,13 +18,17 @@ use rtpproxy_relay::config::{RecordFormat, Scheduling};
 use crate::identity::{self, Identity};
 use crate::logging::{Facility, Level};
 
-pub(crate) use defs::command;
+pub(crate) use defs::{Fallback, Form, GROUPS, Opt, Reach, command};
+use given::Entry;
+pub(crate) use given::{Given, Origin, Value};
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Run the daemon.
     Run(Box<Flags>),
+    /// Say what would be in force, and end.
+    Check(Box<Flags>),
     /// Print the help and end.
     Help,
     /// Print this text and end.
@@ -37,6 +44,9 @@ pub(crate) enum FlagError {
     /// A value is not acceptable.
     #[error("{0}")]
     Value(String),
+    /// So are these of the environment and the settings file.
+    #[error("{}", .0.join("\n"))]
+    Entries(Vec<String>),
 }
 
 /// The options as they were given. What was not given is `None`, empty or false.
@@ -82,6 +92,12 @@ pub(crate) struct Flags {
     pub(crate) log_facility: Option<Facility>,
     pub(crate) open_files: Option<u64>,
     pub(crate) nice: Option<i32>,
+    pub(crate) settings: Option<PathBuf>,
+    pub(crate) check: bool,
+    /// Where each of these comes from.
+    pub(crate) given: Given,
+    /// Variables that look like ours and are not, with words about them.
+    pub(crate) unknown_variables: Vec<String>,
 }
 
 /// One `-l` or `-6`.
@@ -102,75 +118,149 @@ pub(crate) struct Advertise {
     pub(crate) second: Option<String>,
 }
 
-/// Reads the command line, without the program's name.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, FlagError> {
-    let table = command();
-    let mut walk = getopt::Getopt::new(&table, args);
+/// Reads the command line, without the program's name, then `environment` and the settings file that either
+/// of them names, for what is not on it.
+pub(crate) fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Request, FlagError> {
     let mut flags = Flags::default();
+    let mut walk = getopt::Getopt::new(args);
     for met in walk.by_ref() {
         let met = met.map_err(|error| FlagError::Usage(error.to_string()))?;
-        match met.id.as_str() {
+        match met.option.key {
             "version" => return Ok(Request::Print(format!("{}\n", env!("CARGO_PKG_VERSION")))),
             "protocol" => return Ok(Request::Print(protocol_versions())),
             "clock" => return Ok(Request::Print("CLOCK_BOOTTIME\n".into())),
             "help" => return Ok(Request::Help),
-            id => flags.set(id, met.value.as_deref()).map_err(FlagError::Value)?,
+            _ => flags.set(met.option, met.value.as_deref()).map_err(FlagError::Value)?,
         }
+        flags.given.on_the_line(met.option, met.value);
     }
     match walk.extra() {
-        0 => Ok(Request::Run(Box::new(flags))),
-        extra => Err(FlagError::Usage(format!(
-            "{extra} extra unhandled argument(s) at the end of the command line"
-        ))),
+        0 => {}
+        extra => {
+            return Err(FlagError::Usage(format!(
+                "{extra} extra unhandled argument(s) at the end of the command line"
+            )));
+        }
     }
+    flags.complete(environment).map_err(FlagError::Entries)?;
+    let request = if flags.check { Request::Check } else { Request::Run };
+    Ok(request(Box::new(flags)))
 }
 
 impl Flags {
-    fn set(&mut self, id: &str, value: Option<&OsStr>) -> Result<(), String> {
+    /// Takes what the command line leaves open from the environment, then from the settings file. What is
+    /// overridden is checked all the same.
+    fn complete(
+        &mut self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<(), Vec<String>> {
+        let mut errors = Vec::new();
+        let variables = variables::read(environment);
+        self.unknown_variables = variables.unknown;
+        self.take_all(variables.entries, &mut errors);
+        if let Some(path) = self.settings.clone() {
+            match file::read(&path) {
+                Ok(entries) => self.take_all(entries, &mut errors),
+                Err(error) => errors.push(error),
+            }
+        }
+        self.settle_pcap();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn take_all(&mut self, entries: Vec<Result<Entry, String>>, errors: &mut Vec<String>) {
+        let stronger = self.given.clone();
+        for entry in entries {
+            let taken = entry.and_then(|entry| {
+                let mut unused = Self::default();
+                let overridden = stronger.holds(entry.option);
+                let target = if overridden { &mut unused } else { &mut *self };
+                target.take(entry)
+            });
+            errors.extend(taken.err());
+        }
+    }
+
+    fn take(&mut self, entry: Entry) -> Result<(), String> {
+        let Entry { option, value, origin } = &entry;
+        let explain = |error| format!("{origin}: {error}");
         match value {
-            Some(value) => self.set_value(id, value),
+            Value::Switch(false) => {}
+            Value::Switch(true) => self.set(option, None).map_err(explain)?,
+            Value::Texts(texts) => {
+                for text in texts {
+                    self.set(option, Some(text)).map_err(explain)?;
+                }
+            }
+        }
+        self.given.elsewhere(entry);
+        Ok(())
+    }
+
+    /// `-P` and `--record-format` are about one thing: the one with the stronger origin decides.
+    fn settle_pcap(&mut self) {
+        match self.given.stronger("pcap", "record_format") {
+            Some("record_format") => {
+                self.pcap = false;
+                self.given.forget("pcap");
+            }
+            Some(_) if self.pcap => {
+                self.record_format = None;
+                self.given.forget("record_format");
+            }
+            _ => {}
+        }
+    }
+
+    fn set(&mut self, option: &Opt, value: Option<&OsStr>) -> Result<(), String> {
+        match value {
+            Some(value) => self.set_value(option.key, value),
             None => {
-                self.set_switch(id);
+                self.set_switch(option.key);
                 Ok(())
             }
         }
     }
 
-    fn set_switch(&mut self, id: &str) {
-        let switch = match id {
-            "sequential" => &mut self.sequential,
+    fn set_switch(&mut self, key: &str) {
+        let switch = match key {
+            "sequential_ports" => &mut self.sequential,
             "no_resolve" => &mut self.no_resolve,
-            "double" => &mut self.double,
+            "double_send" => &mut self.double,
             "bridge_symmetric" => &mut self.bridge_symmetric,
             "force_asymmetric" => &mut self.force_asymmetric,
-            "independent" => &mut self.independent,
+            "independent_timers" => &mut self.independent,
             "record_all" => &mut self.record_all,
             "pcap" => &mut self.pcap,
             "no_rtcp" => &mut self.no_rtcp,
-            "record-ns" => &mut self.record_ns,
+            "record_ns" => &mut self.record_ns,
             "compat" => &mut self.compat,
             "foreground" => &mut self.foreground,
             "allow_root" => &mut self.allow_root,
             "no_chdir" => &mut self.no_chdir,
             "no_redirect" => &mut self.no_redirect,
+            "check" => &mut self.check,
             // An option of the C program without an effect, there as here.
             "overload_prot" => return,
-            _ => unreachable!("every switch of the table is named here: {id}"),
+            _ => unreachable!("every switch of the table is named here: {key}"),
         };
         *switch = true;
     }
 
-    fn set_value(&mut self, id: &str, value: &OsStr) -> Result<(), String> {
+    fn set_value(&mut self, key: &str, value: &OsStr) -> Result<(), String> {
         let text = value.to_string_lossy();
-        match id {
-            "listen4" | "listen6" => {
-                self.listen.push(ListenFlag { ipv6: id == "listen6", text: utf8(value)? });
+        match key {
+            "listen" | "listen6" => {
+                self.listen.push(ListenFlag { ipv6: key == "listen6", text: utf8(value)? });
             }
             "advertise" => self.advertise = Some(advertise(&utf8(value)?)?),
             "port_min" => self.port_min = Some(port(value, "min", "port_min")?),
             "port_max" => self.port_max = Some(port(value, "max", "port_max")?),
             "control" => self.control.push(utf8(value)?),
-            "mode" => self.mode = Some(in_range(value, 0..=4095, "socket mode argument is invalid")?),
+            "control_mode" => self.mode = Some(in_range(value, 0..=4095, "socket mode argument is invalid")?),
             "notify" => self.notify.push(utf8(value)?),
             "latch" => self.latch = Some(latch(&text)?),
             "tos" => self.tos = Some(tos(value)?),
@@ -182,21 +272,21 @@ impl Flags {
             }
             "record_dir" => self.record_dir = Some(value.into()),
             "spool_dir" => self.spool_dir = Some(value.into()),
-            "record-format" => self.record_format = Some(record_format(&text)?),
-            "record-scope" => self.record_scope = Some(record_scope(&text)?),
-            "record-buffer" => self.record_buffer = Some(record_buffer(&text)?),
-            "codec-map" => self.codec_map.push(codec(&text)?),
+            "record_format" => self.record_format = Some(record_format(&text)?),
+            "record_scope" => self.record_scope = Some(record_scope(&text)?),
+            "record_buffer" => self.record_buffer = Some(record_buffer(&text)?),
+            "codec_map" => self.codec_map.push(codec(&text)?),
             "user" => self.identity = Some(identity::parse(&utf8(value)?)?),
             "pid_file" => self.pid_file = Some(value.into()),
             "log" => self.set_log(&text)?,
-            "files" => {
+            "open_files" => {
                 self.open_files = Some(in_range(value, 0..=i64::MAX, "max file rlimit argument is invalid")?);
             }
             "nice" => self.nice = Some(nice(value)?),
-            "overload_prot" => {}
+            "settings" => self.settings = Some(value.into()),
             "config" => return Err("--config is not supported yet: there are no modules to configure".into()),
             "dso" => return Err("--dso is not supported: modules of the C program cannot be loaded".into()),
-            _ => unreachable!("every option of the table is named here: {id}"),
+            _ => unreachable!("every option of the table is named here: {key}"),
         }
         Ok(())
     }
