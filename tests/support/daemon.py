@@ -28,6 +28,11 @@ def binary() -> Path:
     return ROOT / target / "release" / "rtpproxy"
 
 
+def clean_environment() -> dict[str, str]:
+    """The environment of the tests without what a relay would take for settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RTPP")}
+
+
 def wait_until(done: Callable[[], object], what: str, seconds: float = 20) -> None:
     """Waits for something that happens soon, and far longer than it should take."""
     deadline = time.monotonic() + seconds
@@ -77,7 +82,7 @@ class Daemon:
                 stdin=pipe,
                 stdout=pipe,
                 stderr=log,
-                env={**os.environ, **(environment or {})},
+                env={**clean_environment(), **(environment or {})},
             )
         try:
             self._await_start(stdio)

@@ -29,7 +29,7 @@ pub fn run(mut args: Vec<OsString>) -> i32 {
     relay(args)
 }
 
-/// Every option and every sub-command, for man pages and completions.
+/// Every option and every sub-command, for the help, man pages and completions.
 pub(crate) fn command() -> Command {
     let subs = SUB_COMMANDS.iter().map(|sub| (sub.options)().name(sub.name));
     flags::command().disable_help_subcommand(true).subcommands(subs)
@@ -65,7 +65,7 @@ fn relay(args: Vec<OsString>) -> i32 {
     match flags::parse(args.into_iter().skip(1), std::env::vars_os()) {
         Ok(Request::Run(flags)) => status(Settings::new(*flags).and_then(daemon::serve)),
         Ok(Request::Check(flags)) => status(check::run(*flags)),
-        Ok(Request::Help) => i32::from(flags::command().print_help().is_err()),
+        Ok(Request::Help) => i32::from(command().print_help().is_err()),
         Ok(Request::Print(text)) => {
             say(&text);
             0

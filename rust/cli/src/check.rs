@@ -88,25 +88,25 @@ fn worked_out(key: &str, given: &Given, settings: &Settings) -> (Option<toml::Va
         "latch" => match relay.engine.latch {
             LatchMode::Strict => (Some("strict".into()), "default"),
             LatchMode::Nat => (Some("nat".into()), "default"),
-            LatchMode::Legacy => (Some("legacy".into()), "compat"),
+            LatchMode::Legacy => (Some("legacy".into()), "because of compat"),
         },
         "workers" => {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             (i64::try_from(cores).ok().map(Into::into), "default")
         }
         "setup_ttl" => {
-            let from = if given.get("ttl").is_some() { "ttl" } else { "default" };
+            let from = if given.get("ttl").is_some() { "because of ttl" } else { "default" };
             (Some(i64::from(relay.engine.setup_ttl_s).into()), from)
         }
         "record_format" => match relay.record.format {
             RecordFormat::Pcapng => (Some("pcapng".into()), "default"),
-            RecordFormat::Pcap => (Some("pcap".into()), "pcap"),
-            RecordFormat::Adhoc => (Some("adhoc".into()), "compat"),
+            RecordFormat::Pcap => (Some("pcap".into()), "because of pcap"),
+            RecordFormat::Adhoc => (Some("adhoc".into()), "because of compat"),
         },
         "record_scope" => match relay.engine.record_scope {
             RecordScope::Call => (Some("call".into()), "default"),
-            RecordScope::Stream if relay.record.compat => (Some("stream".into()), "compat"),
-            RecordScope::Stream => (Some("stream".into()), "record_format"),
+            RecordScope::Stream if relay.record.compat => (Some("stream".into()), "because of compat"),
+            RecordScope::Stream => (Some("stream".into()), "because of record_format"),
         },
         _ => unreachable!("every default that depends on others is named here: {key}"),
     }

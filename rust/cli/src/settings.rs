@@ -238,7 +238,7 @@ const PID_FILE_DEFAULT: &str = "/var/run/rtpproxy.pid";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flags::parse;
+    use crate::flags::{Fallback, parse};
 
     fn settings(words: &str) -> Result<Settings, String> {
         let args = words.split_whitespace().map(OsString::from);
@@ -255,6 +255,23 @@ mod tests {
         assert_eq!(format!("{relay:?}"), format!("{defaults:?}"));
         assert_eq!(settings.control, [ControlSpec::Unix("/var/run/rtpproxy.sock".into())]);
         assert!(settings.notes.is_empty());
+    }
+
+    #[test]
+    fn the_table_tells_the_defaults() {
+        let said = |words: &str| {
+            let Settings { relay, control, process, .. } = settings(words).unwrap();
+            format!("{relay:?} {control:?} {process:?}")
+        };
+        let defaults = flags::GROUPS.iter().flat_map(|(_, options)| options.iter()).filter_map(|option| {
+            let Fallback::Value(text) = option.default else { return None };
+            Some(format!("{} {text}", option.spelling()))
+        });
+        let defaults: Vec<_> = defaults.collect();
+        assert!(defaults.len() >= 8, "{defaults:?}");
+        for words in defaults {
+            assert_eq!(said(&words), said(""), "{words}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{binary, is_root, run};
+use support::{is_root, run};
 
 /// Runs with `args`; returns standard error of a run that ended with status 1 and said nothing else.
 fn refused(args: &[&str]) -> String {
@@ -128,13 +128,6 @@ fn the_help_shows_every_option() {
         assert!(text.contains(option), "{option}: {text}");
     }
     assert!(printed(&["demo", "--help"]).contains("--seconds"));
-}
-
-#[test]
-fn the_environment_switch_is_one_or_zero() {
-    let output = binary().arg("-f").env("RTPPROXY_COMPAT", "maybe").output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("maybe: RTPPROXY_COMPAT is neither 0 nor 1"));
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub(crate) fn command() -> Command {
         .max_term_width(110)
         .disable_help_flag(true)
         .disable_version_flag(true)
-        .override_usage("rtpproxy [OPTION]...\n       rtpproxy demo [OPTION]...")
+        .override_usage("rtpproxy [OPTION]...\n       rtpproxy COMMAND [ARGUMENT]...")
         .after_help(
             "Short options may be joined (-fF), long ones abbreviated (--no_red).\n\n\
              Each option can also be set in a settings file, where its key is the name in brackets or the long \
@@ -354,9 +354,13 @@ const PROCESS: &[Opt] = &[
 ];
 
 const SETTINGS: &[Opt] = &[
-    Opt::new("settings", Form::File("FILE"), "Read settings from this TOML file")
-        .long("settings")
-        .reach(Reach::Variable),
+    Opt::new(
+        "settings",
+        Form::File("FILE"),
+        "Read settings from this TOML file; or the one that RTPPROXY_SETTINGS names",
+    )
+    .long("settings")
+    .reach(Reach::Variable),
     Opt::new("check", Form::Switch, "Print the settings in force and where each comes from, start nothing")
         .long("check")
         .reach(Reach::Line),

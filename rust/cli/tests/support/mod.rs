@@ -20,7 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The binary with a clean environment.
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rtpproxy"));
-    command.env_remove("RTPPROXY_COMPAT").env_remove("RTPP_LOG_TFORM").env_remove("RTPP_LOG_TSTART");
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"RTPP") {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
