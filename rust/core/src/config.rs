@@ -51,6 +51,8 @@ pub struct EngineConfig {
     pub record_rtcp: bool,
     /// `Rs` and `-a` make one file of both sides in scope [`RecordScope::Stream`]: true with `-P`.
     pub single_file: bool,
+    /// Each session that ends tells its figures; the relay sets this if it has a module for them.
+    pub accounting: bool,
 }
 
 impl Default for EngineConfig {
@@ -66,6 +68,7 @@ impl Default for EngineConfig {
             record_scope: RecordScope::Call,
             record_rtcp: true,
             single_file: false,
+            accounting: false,
         }
     }
 }

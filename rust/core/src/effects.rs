@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use crate::command::{CallId, NotifyTarget, Tag};
+use crate::accounting::SessionEnd;
+use crate::command::NotifyTarget;
 use crate::recording::{Channel, Leg, RecordingEvent, RecordingId};
 use crate::time::Now;
 
@@ -101,17 +102,6 @@ pub struct RecordPacket {
     pub payload: Payload,
 }
 
-/// What a destroyed session leaves behind, for the log.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SessionEnd {
-    /// The call.
-    pub call_id: CallId,
-    /// The session's tag.
-    pub from_tag: Tag,
-    /// True if it timed out.
-    pub timed_out: bool,
-}
-
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -144,7 +134,7 @@ pub enum Effect {
         /// The bytes, with the line feed.
         text: Vec<u8>,
     },
-    /// A session is gone.
+    /// A session is gone. Only with accounting.
     Ended(Box<SessionEnd>),
 }
 

@@ -14,6 +14,7 @@
 //! How a recording looks as bytes is in [`pcapng`], [`pcap`] and [`adhoc`], its frames in [`frame`], and
 //! the signalling that is made up for them in [`sip_head`].
 
+pub mod accounting;
 pub mod addr;
 pub mod adhoc;
 pub mod analyzer;

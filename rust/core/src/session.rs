@@ -14,7 +14,7 @@ use crate::latch::Latch;
 use crate::player::Player;
 use crate::recording::{Channel, Leg, LegFacts, RecordingId};
 use crate::resizer::Resizer;
-use crate::time::{Mono, Now};
+use crate::time::Now;
 
 /// Packets of a pipe (both RTP streams, or both RTCP streams, of a session).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub(crate) struct Stream {
     pub(crate) latch: Latch,
     /// Packets accepted.
     pub(crate) packets: u64,
-    pub(crate) first_packet: Option<Mono>,
-    pub(crate) last_packet: Option<Mono>,
+    pub(crate) first_packet: Option<Now>,
+    pub(crate) last_packet: Option<Now>,
     /// Seconds.
     pub(crate) longest_gap_s: f64,
     /// The refused sources that were told of, as hashes.
@@ -53,11 +53,11 @@ impl Stream {
     }
 
     /// Counts an accepted packet.
-    pub(crate) fn count(&mut self, now: Mono) {
+    pub(crate) fn count(&mut self, now: Now) {
         self.packets += 1;
         self.first_packet.get_or_insert(now);
         if let Some(last) = self.last_packet.replace(now) {
-            self.longest_gap_s = self.longest_gap_s.max(now.since(last).as_secs_f64());
+            self.longest_gap_s = self.longest_gap_s.max(now.mono.since(last.mono).as_secs_f64());
         }
     }
 }
@@ -250,6 +250,8 @@ pub(crate) struct Notify {
 /// A session. `sides[1]` faces the caller, `sides[0]` the callee.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Session {
+    /// What accounting calls it; 0 without accounting.
+    pub(crate) uid: u64,
     pub(crate) call_id: CallId,
     pub(crate) from_tag: Tag,
     /// The to-tag of the last command that had one; only recordings show it.
@@ -286,6 +288,7 @@ impl Session {
     ) -> Self {
         let [callee, caller] = locals;
         Self {
+            uid: 0,
             call_id,
             from_tag,
             to_tag: None,

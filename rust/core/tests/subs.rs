@@ -101,7 +101,7 @@ fn what_is_wrong_with_one_is_e3_and_nothing_is_done() {
 
 #[test]
 fn a_session_is_torn_down_behind_the_last_sub_command() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_engine(EngineConfig { accounting: true, ..EngineConfig::default() });
     let reply = lab.ask("U c 127.0.0.1 30000 f t && D && S tos=9 && L 127.0.0.1 30100");
     assert_eq!(reply, "22000 127.0.0.1 && 0 && 0 && 22002 127.0.0.1");
     let kinds: Vec<&str> = lab

@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtpproxy_core::effects::{Effect, Out, Packet, Payload, SessionEnd};
+use rtpproxy_core::effects::{Effect, Out, Packet, Payload};
 use rtpproxy_core::time::Mono;
 
 use crate::host::Ports;
 use crate::io::MediaIo;
+use crate::modules::ModuleTap;
 use crate::notifier::NotifyHandle;
 use crate::recorder::RecorderTap;
 
-/// The hands of one worker: its sockets, and the ways to the recorder and the notifier.
+/// The hands of one worker: its sockets, and the ways to the recorder, the modules and the notifier.
 pub(crate) struct Carrier<I> {
     /// The media sockets.
     pub(crate) io: I,
@@ -22,14 +23,21 @@ pub(crate) struct Carrier<I> {
     tap: RecorderTap,
     /// When something recorded must be handed over at the latest.
     flush_by: Option<Mono>,
+    modules: ModuleTap,
     notify: NotifyHandle,
     send_errors: SendErrors,
 }
 
 impl<I: MediaIo> Carrier<I> {
     /// Hands with nothing to do yet.
-    pub(crate) fn new(io: I, ports: Arc<Ports>, tap: RecorderTap, notify: NotifyHandle) -> Self {
-        Self { io, ports, tap, flush_by: None, notify, send_errors: SendErrors::default() }
+    pub(crate) fn new(
+        io: I,
+        ports: Arc<Ports>,
+        tap: RecorderTap,
+        modules: ModuleTap,
+        notify: NotifyHandle,
+    ) -> Self {
+        Self { io, ports, tap, flush_by: None, modules, notify, send_errors: SendErrors::default() }
     }
 
     /// Does everything in `out`, in order, and empties it. `packet` is the one that was being handled, if any.
@@ -61,7 +69,7 @@ impl<I: MediaIo> Carrier<I> {
                     }
                 }
                 Effect::Notify { target, text } => self.notify.send(target, text),
-                Effect::Ended(end) => log_end(&end),
+                Effect::Ended(end) => self.modules.session_ended(end),
             }
         }
         scratch.clear();
@@ -85,11 +93,6 @@ fn bytes<'a>(payload: &Payload, packet: &'a Packet, scratch: &'a [u8]) -> &'a [u
         Payload::Received => packet.payload(),
         Payload::Scratch(range) => &scratch[range.clone()],
     }
-}
-
-fn log_end(end: &SessionEnd) {
-    let why = if end.timed_out { "timed out" } else { "ended" };
-    tracing::info!(call_id = %end.call_id, "session {} {why}", end.from_tag);
 }
 
 /// Packets that could not be sent, by kind of error. A kind is logged at most once a minute.

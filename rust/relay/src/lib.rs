@@ -7,8 +7,9 @@
 //! - the road of a command: `control` frames it, `dispatch` has it parsed and chooses the worker of its call,
 //!   the worker's engine answers. [`RelayHandle`] is the same road without sockets.
 //! - `prompts` reads prompt files before the command that plays them reaches a worker.
-//! - `recorder` writes copies of packets to files, `notifier` tells others of timeouts; each has a thread of
-//!   its own behind a bounded queue, so that neither a disk nor a peer can hold up a packet.
+//! - `recorder` writes copies of packets to files, `notifier` tells others of timeouts, `modules` tell them of
+//!   calls; each has a thread of its own behind a bounded queue, so that neither a disk nor a peer can hold up
+//!   a packet.
 //!
 //! Workers, sockets and recorder need Linux; elsewhere only the client is there.
 #![deny(unsafe_code)]
@@ -31,6 +32,8 @@ pub mod hostport;
 mod io;
 #[cfg(target_os = "linux")]
 mod limits;
+#[cfg(target_os = "linux")]
+pub mod modules;
 #[cfg(target_os = "linux")]
 pub mod notifier;
 #[cfg(target_os = "linux")]

@@ -5,18 +5,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{io, thread};
 
-use rtpproxy_core::config::FrontConfig;
+use rtpproxy_core::config::{EngineConfig, FrontConfig, ModuleKind};
 use rtpproxy_core::engine::Engine;
 use rtpproxy_core::front::Front;
 
 use crate::carrier::Carrier;
 use crate::clock;
-use crate::config::{Config, Module, Scheduling};
+use crate::config::{Config, Scheduling};
 use crate::control::{self, Bound, Claimed};
 use crate::dispatch::{Lane, RelayHandle};
 use crate::host::Ports;
 use crate::io::{EpollIo, set_realtime};
 use crate::limits::{Sessions, Share, raise_descriptor_limit};
+use crate::modules::{ModuleError, Modules};
 use crate::notifier::Notifier;
 use crate::prompts::PromptThread;
 use crate::recorder::Recorder;
@@ -31,7 +32,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts the recorder, the notifier, the reader of prompts, the workers, and the control transports that were bound before.
+    /// Starts the recorder, the modules, the notifier, the reader of prompts, the workers, and the control transports that were bound before.
     ///
     /// Raises the process's limit of open descriptors as far as it may.
     ///
@@ -40,6 +41,20 @@ impl Relay {
     /// [`StartError`] says what could not start; nothing is left running then.
     pub fn start(config: Config, control: Vec<Bound>) -> Result<Self, StartError> {
         let control = Claimed::new(control);
+        let modules = Modules::open(&config.modules)?;
+        Self::start_all(config, control, modules)
+    }
+
+    /// The same with the modules of `config` that were opened before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Relay::start`].
+    pub fn start_with(config: Config, control: Vec<Bound>, modules: Modules) -> Result<Self, StartError> {
+        Self::start_all(config, Claimed::new(control), modules)
+    }
+
+    fn start_all(config: Config, control: Claimed, modules: Modules) -> Result<Self, StartError> {
         let workers = check(&config)?;
         let mut seats = Vec::with_capacity(workers);
         let mut lanes = Vec::with_capacity(workers);
@@ -56,8 +71,10 @@ impl Relay {
         let notify = notifier.handle();
         let (recorder, taps) = Recorder::start(config.record, workers).map_err(StartError::Recorder)?;
         let folder = recorder.folder();
-        let modules = config.modules.iter().map(Module::kind).collect();
-        let front = Front::new(FrontConfig { modules, ..config.front });
+        let kinds = modules.kinds().to_vec();
+        let engine = EngineConfig { accounting: kinds.contains(&ModuleKind::AcctCsv), ..config.engine };
+        let front = Front::new(FrontConfig { modules: kinds, ..config.front });
+        let (modules, module_tap) = modules.start().map_err(StartError::ModuleThread)?;
         let prompts = PromptThread::start().map_err(StartError::Prompts)?;
         let handle = RelayHandle::new(
             front,
@@ -69,13 +86,14 @@ impl Relay {
             prompts.prompts(),
         );
         // From here on, dropping `threads` stops what has been started.
-        let mut threads = Threads::new(handle.clone(), Arc::clone(&stage), prompts, recorder, notifier);
+        let mut threads =
+            Threads::new(handle.clone(), Arc::clone(&stage), prompts, recorder, modules, notifier);
 
         for (number, ((io, jobs), tap)) in seats.into_iter().zip(taps).enumerate() {
             let orders =
                 Orders { jobs, waker: io.waker(), stage: Arc::clone(&stage), folder: Arc::clone(&folder) };
-            let carrier = Carrier::new(io, Arc::clone(&ports), tap, notify.clone());
-            let engine = Engine::new(config.engine.clone(), clock::now());
+            let carrier = Carrier::new(io, Arc::clone(&ports), tap, module_tap.clone(), notify.clone());
+            let engine = Engine::new(engine.clone(), clock::now());
             let worker = Worker::new(engine, carrier, orders, Share::new(Arc::clone(&sessions)));
             let thread = spawn(number, config.scheduling, worker).map_err(StartError::Worker)?;
             threads.add_worker(thread);
@@ -122,6 +140,12 @@ pub enum StartError {
     /// The reader of prompts.
     #[error("prompts cannot be read: {0}")]
     Prompts(#[source] io::Error),
+    /// A module lacks something.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// The thread of a module.
+    #[error("a module cannot start: {0}")]
+    ModuleThread(#[source] io::Error),
     /// A media worker.
     #[error("a media worker cannot start: {0}")]
     Worker(#[source] io::Error),

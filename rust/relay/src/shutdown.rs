@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use crate::control::ControlThread;
 use crate::dispatch::RelayHandle;
+use crate::modules::ModuleThreads;
 use crate::notifier::Notifier;
 use crate::prompts::PromptThread;
 use crate::recorder::Recorder;
@@ -48,6 +49,7 @@ pub(crate) struct Threads {
     prompts: Option<PromptThread>,
     workers: Vec<JoinHandle<()>>,
     recorder: Option<Recorder>,
+    modules: Option<ModuleThreads>,
     notifier: Option<Notifier>,
 }
 
@@ -58,10 +60,12 @@ impl Threads {
         stage: Arc<Stage>,
         prompts: PromptThread,
         recorder: Recorder,
+        modules: ModuleThreads,
         notifier: Notifier,
     ) -> Self {
-        let (prompts, recorder, notifier) = (Some(prompts), Some(recorder), Some(notifier));
-        Self { handle, stage, control: None, prompts, workers: Vec::new(), recorder, notifier }
+        let (prompts, recorder) = (Some(prompts), Some(recorder));
+        let (modules, notifier) = (Some(modules), Some(notifier));
+        Self { handle, stage, control: None, prompts, workers: Vec::new(), recorder, modules, notifier }
     }
 
     /// Adds the thread of a worker.
@@ -97,7 +101,8 @@ impl Drop for Threads {
         if let Some(recorder) = self.recorder.take() {
             recorder.shutdown();
         }
-        // 4. What they had to tell is delivered.
+        // 4. What they had to tell is written and delivered.
+        drop(self.modules.take());
         drop(self.notifier.take());
     }
 }

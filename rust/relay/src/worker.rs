@@ -294,6 +294,7 @@ mod tests {
     use crate::host::Ports;
     use crate::io::{BindError, Datagram, EpollIo, SocketPair};
     use crate::limits::Sessions;
+    use crate::modules::ModuleTap;
     use crate::notifier::Notifier;
     use crate::prompts::PromptThread;
     use crate::recorder::Recorder;
@@ -385,7 +386,7 @@ mod tests {
             prompts,
         );
         let ports = Arc::new(Ports::new(9000, 9100, true));
-        let carrier = Carrier::new(FakeIo::default(), ports, taps.remove(0), notify);
+        let carrier = Carrier::new(FakeIo::default(), ports, taps.remove(0), ModuleTap::default(), notify);
         let orders = Orders { jobs, waker, stage, folder: recorder.folder() };
         let engine = Engine::new(EngineConfig::default(), clock::now());
         (Worker::new(engine, carrier, orders, Share::new(sessions)), handle)

@@ -14,12 +14,11 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use slab::Slab;
-use tracing::info;
 
 use crate::command::{CallId, Party};
 use crate::config::EngineConfig;
-use crate::effects::{Effect, MediaPort, Out, PairId, SessionEnd};
-use crate::recording::{Channel, EndReason};
+use crate::effects::{Effect, MediaPort, Out, PairId};
+use crate::recording::EndReason;
 use crate::session::Session;
 use crate::stats::Stats;
 use crate::time::{Mono, Now};
@@ -27,6 +26,7 @@ use crate::time::{Mono, Now};
 mod commands;
 mod copy;
 mod dtmf;
+mod end;
 mod fork;
 mod offer;
 mod packet;
@@ -138,25 +138,6 @@ impl Engine {
         out.push(Effect::Close(pair));
     }
 
-    /// Takes a session out of the tables and winds it up.
-    fn remove(&mut self, now: Now, key: usize, reason: EndReason, out: &mut Out) {
-        self.end_recordings(now, key, reason, out);
-        let session = self.take(key);
-        for side in &session.sides {
-            if let Some(pair) = side.pair {
-                self.close_pair(pair.id, out);
-            }
-        }
-        self.end_players(&session);
-        self.count_end(now, &session);
-        log_end(&session);
-        out.push(Effect::Ended(Box::new(SessionEnd {
-            call_id: session.call_id,
-            from_tag: session.from_tag,
-            timed_out: reason == EndReason::Timeout,
-        })));
-    }
-
     fn take(&mut self, key: usize) -> Session {
         self.unlist(key);
         let session = self.sessions.remove(key);
@@ -178,77 +159,6 @@ impl Engine {
             }
         }
     }
-
-    fn count_end(&mut self, now: Now, session: &Session) {
-        let stats = &mut self.stats;
-        stats.nsess_destroyed += 1;
-        stats.total_duration += now.mono.since(session.created.mono).as_secs_f64();
-        if session.complete {
-            let silent = |channel: Channel| {
-                let heard = |side: usize| match channel {
-                    Channel::Rtp => session.sides[side].rtp.packets > 0,
-                    Channel::Rtcp => session.sides[side].rtcp.packets > 0,
-                };
-                (heard(0), heard(1))
-            };
-            match silent(Channel::Rtp) {
-                (false, false) => stats.nsess_nortp += 1,
-                (true, true) => {}
-                _ => stats.nsess_owrtp += 1,
-            }
-            match silent(Channel::Rtcp) {
-                (false, false) => stats.nsess_nortcp += 1,
-                (true, true) => {}
-                _ => stats.nsess_owrtcp += 1,
-            }
-        }
-        for side in &session.sides {
-            let report = side.analyzer.report();
-            stats.rtpa_nsent = stats.rtpa_nsent.wrapping_add(report.nsent);
-            stats.rtpa_nrcvd += report.nrcvd;
-            stats.rtpa_ndups += report.ndups;
-            stats.rtpa_nlost = stats.rtpa_nlost.wrapping_add(report.nlost);
-            stats.rtpa_perrs += report.perrs;
-            let queued = side.resizer.as_ref().map_or(0, |resizer| resizer.queued());
-            stats.npkts_resizer_discard += queued as u64;
-        }
-    }
-}
-
-/// The lines that the log shows at the end of a session.
-fn log_end(session: &Session) {
-    let call_id = &session.call_id;
-    for (name, counts) in [("RTP", &session.rtp), ("RTCP", &session.rtcp)] {
-        info!(
-            call_id = %call_id,
-            "{name} stats: {} in from callee, {} in from caller, {} relayed, {} dropped, {} ignored",
-            if name == "RTP" { session.sides[0].rtp.packets } else { session.sides[0].rtcp.packets },
-            if name == "RTP" { session.sides[1].rtp.packets } else { session.sides[1].rtcp.packets },
-            counts.relayed, counts.dropped, counts.ignored,
-        );
-    }
-    for side in [1, 0] {
-        let stream = &session.sides[side].rtp;
-        let (Some(first), Some(last)) = (stream.first_packet, stream.last_packet) else { continue };
-        let since = |at: Mono| at.since(session.created.mono).as_secs_f64();
-        info!(
-            call_id = %call_id,
-            "RTP times of the {}: first packet {:.3} s after the start, last {:.3} s, longest gap {:.3} s",
-            crate::session::leg_of(side).name(), since(first), since(last), stream.longest_gap_s,
-        );
-    }
-    for side in [1, 0] {
-        let report = session.sides[side].analyzer.report();
-        let Some(ssrc) = report.ssrc_last else { continue };
-        info!(
-            call_id = %call_id,
-            "RTP stream from {}: SSRC=0x{ssrc:08X}, ssrc_changes={}, psent={}, precvd={}, plost={}, pdups={}",
-            crate::session::leg_of(side).name(), report.ssrc_changes, report.nsent, report.nrcvd,
-            report.nlost as i64, report.ndups,
-        );
-    }
-    let port = |side: usize| session.sides[side].pair.map_or(0, |pair| pair.port);
-    info!(call_id = %call_id, "session on ports {}/{} is cleaned up", port(0), port(1));
 }
 
 /// Sessions are looked at once a second.

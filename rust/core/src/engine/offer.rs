@@ -103,6 +103,10 @@ impl Engine {
         let party = &offer.party;
         let mut session =
             Session::new(&self.config, now, party.call_id.clone(), party.from_tag.clone(), locals);
+        if self.config.accounting {
+            // Others read these numbers, and not all of them have 64 bits without a sign.
+            session.uid = host.random() & i64::MAX as u64;
+        }
         session.sides[0].pair = Some(pair);
         if offer.modifiers.has(&Modifier::Weak) {
             session.weak[0] = true;

@@ -197,7 +197,7 @@ fn latch(
 
 fn analyze(now: Now, session: &mut Session, side: usize, channel: Channel, rtp: Option<&RtpView<'_>>) {
     let side = &mut session.sides[side];
-    side.stream(channel).count(now.mono);
+    side.stream(channel).count(now);
     match (channel, rtp) {
         (Channel::Rtp, Some(rtp)) => {
             if side.analyzer.packet(rtp, now.wall).ssrc_changed {
