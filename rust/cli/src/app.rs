@@ -10,6 +10,7 @@ use crate::check;
 use crate::daemon;
 use crate::demo::Demo;
 use crate::flags::{self, FlagError, Request};
+use crate::prompts::{self, Prompts};
 use crate::reference::{Completions, Man};
 use crate::settings::Settings;
 
@@ -50,7 +51,7 @@ fn companion(name: &OsStr) -> Option<Program> {
 }
 
 /// Runs the work of a sub-command, if its arguments can be understood.
-fn sub_command<Work: Parser>(args: Vec<OsString>, run: fn(&Work) -> i32) -> i32 {
+pub(crate) fn sub_command<Work: Parser>(args: Vec<OsString>, run: fn(&Work) -> i32) -> i32 {
     match Work::try_parse_from(args) {
         Ok(work) => run(&work),
         Err(error) => {
@@ -101,6 +102,7 @@ pub(crate) fn complain(text: &str) {
 /// Sub-commands, known as the first argument only: no option of the daemon can be taken for one.
 const SUB_COMMANDS: &[SubCommand] = &[
     SubCommand { name: "demo", run: |args| sub_command(args, Demo::run), options: Demo::command },
+    SubCommand { name: "prompts", run: |args| sub_command(args, Prompts::run), options: Prompts::command },
     SubCommand {
         name: "man",
         run: |args| sub_command(args, Man::run),
@@ -114,4 +116,4 @@ const SUB_COMMANDS: &[SubCommand] = &[
 ];
 
 /// What the binary is if it is called by another name, through a link or `exec -a`.
-const COMPANIONS: &[(&str, Program)] = &[];
+const COMPANIONS: &[(&str, Program)] = &[("makeann", prompts::makeann)];

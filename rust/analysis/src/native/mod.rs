@@ -3,6 +3,8 @@
 pub(crate) mod g729;
 pub(crate) mod gsm;
 
+use std::error::Error;
+
 use libloading::Library;
 
 /// A library that something needs and that cannot be loaded.
@@ -34,5 +36,9 @@ fn load<Functions>(
         std::mem::forget(loaded);
         functions
     });
-    functions.map_err(|error| MissingLibrary { wanted, library, package, reason: error.to_string() })
+    functions.map_err(|error| {
+        // What the loader says stands behind the error that wraps it.
+        let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        MissingLibrary { wanted, library, package, reason }
+    })
 }
