@@ -39,3 +39,7 @@ lint:
 # The Python module, built into .venv
 develop:
     VIRTUAL_ENV=$PWD/.venv .venv/bin/maturin develop --release
+
+# The Debian package, in target/debian; needs cargo-deb (cargo install cargo-deb)
+deb *arguments:
+    ./rust/cli/packaging/build-deb {{ arguments }}
