@@ -154,20 +154,30 @@ impl Client {
                 }
                 reply
             }
-            State::Idle => self.exchange_once(text, deadline),
+            State::Idle => self.exchange_once(text, kind, deadline),
         }
     }
 
     #[cfg(unix)]
-    fn exchange_once(&self, text: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
+    fn exchange_once(
+        &self,
+        text: &[u8],
+        kind: Option<&ReplyKind>,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failure> {
         match &self.address {
-            Address::Unix(path) => Connection::unix(path, deadline)?.exchange_last(text, deadline),
+            Address::Unix(path) => Connection::unix(path, deadline)?.exchange_last(text, kind, deadline),
             Address::Cunix(_) | Address::Tcp(_) | Address::Udp(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
     #[cfg(not(unix))]
-    fn exchange_once(&self, _text: &[u8], _deadline: Instant) -> Result<Vec<u8>, Failure> {
+    fn exchange_once(
+        &self,
+        _text: &[u8],
+        _kind: Option<&ReplyKind>,
+        _deadline: Instant,
+    ) -> Result<Vec<u8>, Failure> {
         Err(io::ErrorKind::NotConnected.into())
     }
 

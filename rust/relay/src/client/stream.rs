@@ -56,25 +56,33 @@ impl Connection {
         }
     }
 
-    /// Sends `text` as a line and reads to the end of the connection.
+    /// Sends `text` as a line, for a daemon that closes behind the reply.
+    ///
+    /// One that keeps the connection, as behind `cunix:`, is understood too: a complete reply is enough.
     #[cfg(unix)]
-    pub(super) fn exchange_last(mut self, text: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
+    pub(super) fn exchange_last(
+        mut self,
+        text: &[u8],
+        kind: Option<&ReplyKind>,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Failure> {
         self.send(text, deadline)?;
         let mut reply = Vec::new();
-        loop {
+        while reply_len(&reply, kind).is_none() {
             match self.read(&mut reply, deadline) {
                 Ok(0) if reply.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(0) => return Ok(reply),
+                Ok(0) => break,
                 // The daemon closed with bytes of ours unread; its reply came before.
                 Err(Failure::Io(error))
                     if error.kind() == ErrorKind::ConnectionReset && reply.ends_with(b"\n") =>
                 {
-                    return Ok(reply);
+                    break;
                 }
                 Ok(_) => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(reply)
     }
 
     fn send(&mut self, text: &[u8], deadline: Instant) -> Result<(), Failure> {

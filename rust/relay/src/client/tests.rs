@@ -85,6 +85,15 @@ fn every_transport_answers() {
 }
 
 #[test]
+fn a_lasting_connection_serves_one_command_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_control, address) = serve("cunix:PATH", &dir);
+    let mut client = Client::connect(address.strip_prefix("cunix:").unwrap(), hasty()).unwrap();
+    assert_eq!(client.command(b"V", None).unwrap(), b"20040107\n");
+    assert_eq!(client.command(b"I", None).unwrap(), INFO);
+}
+
+#[test]
 fn values_travel_as_text() {
     for spec in specs() {
         let dir = tempfile::tempdir().unwrap();
