@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.control import Control, Datagram, OneShot, Stdio, Stream, connect
-from support.daemon import Daemon, StartDaemon, free_port, wait_until
+from support.daemon import ADDRESSES, Daemon, StartDaemon, wait_until
 from support.phone import Media, Phone
 
 LINE_MAX = 8191
@@ -20,14 +20,6 @@ LINE_MAX = 8191
 CONNECTIONS = 90
 """Fewer than the relay takes at a time."""
 
-ADDRESSES: dict[str, Callable[[Path], str]] = {
-    "unix": lambda folder: f"unix:{folder / 'unix'}",
-    "cunix": lambda folder: f"cunix:{folder / 'cunix'}",
-    "udp": lambda _: f"udp:127.0.0.1:{free_port(socket.SOCK_DGRAM)}",
-    "udp6": lambda _: f"udp6:::1:{free_port(socket.SOCK_DGRAM, '::1')}",
-    "tcp": lambda _: f"tcp:127.0.0.1:{free_port(socket.SOCK_STREAM)}",
-    "tcp6": lambda _: f"tcp6:::1:{free_port(socket.SOCK_STREAM, '::1')}",
-}
 STREAMS = ("cunix", "tcp", "tcp6")
 DATAGRAMS = ("udp", "udp6")
 

@@ -192,3 +192,14 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+ADDRESSES: dict[str, Callable[[Path], str]] = {
+    "unix": lambda folder: f"unix:{folder / 'unix'}",
+    "cunix": lambda folder: f"cunix:{folder / 'cunix'}",
+    "udp": lambda _: f"udp:127.0.0.1:{free_port(socket.SOCK_DGRAM)}",
+    "udp6": lambda _: f"udp6:::1:{free_port(socket.SOCK_DGRAM, '::1')}",
+    "tcp": lambda _: f"tcp:127.0.0.1:{free_port(socket.SOCK_STREAM)}",
+    "tcp6": lambda _: f"tcp6:::1:{free_port(socket.SOCK_STREAM, '::1')}",
+}
+"""For each transport, how a relay is reached over it, with a socket in that folder or a free port."""

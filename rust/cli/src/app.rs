@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::{Command, CommandFactory, Parser};
 
 use crate::check;
+use crate::ctl::Ctl;
 use crate::daemon;
 use crate::demo::Demo;
 use crate::flags::{self, FlagError, Request};
@@ -101,6 +102,7 @@ pub(crate) fn complain(text: &str) {
 
 /// Sub-commands, known as the first argument only: no option of the daemon can be taken for one.
 const SUB_COMMANDS: &[SubCommand] = &[
+    SubCommand { name: "ctl", run: |args| sub_command(args, Ctl::run), options: Ctl::command },
     SubCommand { name: "demo", run: |args| sub_command(args, Demo::run), options: Demo::command },
     SubCommand { name: "prompts", run: |args| sub_command(args, Prompts::run), options: Prompts::command },
     SubCommand {

@@ -1,13 +1,15 @@
 //! The `rtpproxy` command.
 //!
 //! The command line becomes `flags` (each value checked on its own), then `settings` (what they mean
-//! together), then work: `daemon` runs the relay, `demo` shows it. Sub-commands are known as the first
-//! argument only, so that no option of the daemon can be taken for one.
+//! together), then work: `daemon` runs the relay, `demo` shows it, `ctl` asks one that runs.
+//! Sub-commands are known as the first argument only, so that no option of the daemon can be taken for one.
 
 #[cfg(target_os = "linux")]
 mod app;
 #[cfg(target_os = "linux")]
 mod check;
+#[cfg(target_os = "linux")]
+mod ctl;
 #[cfg(target_os = "linux")]
 mod daemon;
 #[cfg(target_os = "linux")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rtpproxy_core::addr::Family;
-use rtpproxy_core::command::{CallId, NotifyTarget};
+use rtpproxy_core::command::{CallId, NotifyTarget, QUERY_FIGURES};
 use rtpproxy_core::config::{EngineConfig, FrontConfig, NotifySpec, RecordScope};
 use rtpproxy_core::effects::{Effect, PairId};
 use rtpproxy_core::engine::Engine;
@@ -45,6 +45,15 @@ fn media_goes_both_ways_and_is_counted() {
         lab.ask("Gv nsess_destroyed nsess_nortp nsess_owrtp nsess_nortcp nsess_owrtcp rtpa_nrcvd"),
         "nsess_destroyed=1 nsess_nortp=0 nsess_owrtp=0 nsess_nortcp=0 nsess_owrtcp=1 rtpa_nrcvd=2"
     );
+}
+
+#[test]
+fn every_listed_figure_is_known_by_its_name() {
+    let mut lab = call();
+    for name in QUERY_FIGURES {
+        let reply = lab.ask(&format!("Qv c f t {name}"));
+        assert!(reply.starts_with(&format!("{name}=")), "{reply}");
+    }
 }
 
 #[test]

@@ -18,7 +18,8 @@ pub use error::ErrorCode;
 pub use parse::{AnyRules, Rules, parse};
 pub(crate) use parse::{signed, url_decode};
 pub use reply::{
-    BadReply, Info, MediaReply, QUERY_DEFAULT, REPLY_MAX, Reply, ReplyKind, StatValue, SubResult,
+    BadReply, Info, MediaReply, QUERY_DEFAULT, QUERY_FIGURES, REPLY_MAX, Reply, ReplyKind, StatValue,
+    SubResult,
 };
 pub use retry::ReplyCache;
 pub use token::split_cookie;

@@ -10,6 +10,24 @@ pub const REPLY_MAX: usize = 1024;
 /// What `Q` shows if no names are given.
 pub const QUERY_DEFAULT: [&str; 5] = ["ttl", "npkts_ina", "npkts_ino", "nrelayed", "ndropped"];
 
+/// Every figure that `Q` can be asked for.
+pub const QUERY_FIGURES: [&str; 14] = [
+    "ttl",
+    "npkts_ina",
+    "npkts_ino",
+    "nrelayed",
+    "ndropped",
+    "longest_ipi",
+    "rtpa_nsent",
+    "rtpa_nrcvd",
+    "rtpa_ndups",
+    "rtpa_nlost",
+    "rtpa_perrs",
+    "rtpa_jlast",
+    "rtpa_jmax",
+    "rtpa_javg",
+];
+
 /// Stands before each result of a sub-command.
 const SEPARATOR: &str = " && ";
 
