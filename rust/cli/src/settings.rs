@@ -178,7 +178,7 @@ fn engine(flags: &Flags, compat: bool, bridged: bool, format: RecordFormat) -> R
         record_scope,
         record_rtcp: !flags.no_rtcp,
         single_file: format == RecordFormat::Pcap,
-        accounting: defaults.accounting,
+        ..defaults
     })
 }
 

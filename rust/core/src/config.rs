@@ -53,6 +53,8 @@ pub struct EngineConfig {
     pub single_file: bool,
     /// Each session that ends tells its figures; the relay sets this if it has a module for them.
     pub accounting: bool,
+    /// RTCP is told to capture servers ([`crate::effects::Effect::Rtcp`]).
+    pub capture_rtcp: bool,
 }
 
 impl Default for EngineConfig {
@@ -69,6 +71,7 @@ impl Default for EngineConfig {
             record_rtcp: true,
             single_file: false,
             accounting: false,
+            capture_rtcp: false,
         }
     }
 }

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::accounting::SessionEnd;
-use crate::command::NotifyTarget;
+use crate::command::{CallId, NotifyTarget};
 use crate::recording::{Channel, Leg, RecordingEvent, RecordingId};
-use crate::time::Now;
+use crate::time::{Now, Wall};
 
 /// The handle of an open pair of media sockets. Given by the host, small and dense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +102,21 @@ pub struct RecordPacket {
     pub payload: Payload,
 }
 
+/// RTCP that a party sent, for capture servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapturedRtcp {
+    /// The call.
+    pub call_id: CallId,
+    /// When the kernel received it.
+    pub at: Wall,
+    /// From where.
+    pub src: SocketAddr,
+    /// To which of our addresses.
+    pub dst: SocketAddr,
+    /// The bytes.
+    pub payload: Payload,
+}
+
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -116,6 +131,8 @@ pub enum Effect {
     },
     /// Copy a packet into a recording.
     Record(RecordPacket),
+    /// Tell capture servers.
+    Rtcp(CapturedRtcp),
     /// Tell the recorder.
     Recording(RecordingEvent),
     /// Let both sockets of an IPv4 pair send with this TOS byte from now on.

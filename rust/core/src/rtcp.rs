@@ -128,17 +128,8 @@ pub enum RtcpError {
 
 /// The first packet of `bytes` and what follows it.
 fn split_first(bytes: &[u8]) -> Result<(RtcpPacket<'_>, &[u8]), RtcpError> {
-    let len = bytes.len();
-    let &[first, kind, high, low, ..] = bytes else {
-        return Err(RtcpError::Short { len });
-    };
-    if first >> 6 != VERSION {
-        return Err(RtcpError::Version(first >> 6));
-    }
-    let packet_len = HEADER_LEN + 4 * usize::from(u16::from_be_bytes([high, low]));
-    let Some((packet, rest)) = bytes.split_at_checked(packet_len) else {
-        return Err(RtcpError::Truncated { packet_len, len });
-    };
+    let (packet, rest) = split_whole(bytes)?;
+    let (first, kind) = (packet[0], packet[1]);
     let content = &packet[HEADER_LEN..];
     let content = if first & PADDING_BIT != 0 { without_padding(content)? } else { content };
     let (ssrc, body) = match content.split_first_chunk() {
@@ -146,6 +137,19 @@ fn split_first(bytes: &[u8]) -> Result<(RtcpPacket<'_>, &[u8]), RtcpError> {
         None => (None, content),
     };
     Ok((RtcpPacket { kind, count: first & COUNT, ssrc, body }, rest))
+}
+
+/// The bytes of the first packet, at least [`HEADER_LEN`], and what follows it. Type and padding are not looked at.
+pub(crate) fn split_whole(bytes: &[u8]) -> Result<(&[u8], &[u8]), RtcpError> {
+    let len = bytes.len();
+    let &[first, _, high, low, ..] = bytes else {
+        return Err(RtcpError::Short { len });
+    };
+    if first >> 6 != VERSION {
+        return Err(RtcpError::Version(first >> 6));
+    }
+    let packet_len = HEADER_LEN + 4 * usize::from(u16::from_be_bytes([high, low]));
+    bytes.split_at_checked(packet_len).ok_or(RtcpError::Truncated { packet_len, len })
 }
 
 fn without_padding(content: &[u8]) -> Result<&[u8], RtcpError> {

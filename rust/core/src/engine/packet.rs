@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::dtmf::watch;
 use super::{Arrival, Engine};
 use crate::config::EngineConfig;
-use crate::effects::{Effect, MediaPort, Out, Packet, Payload, RecordPacket};
+use crate::effects::{CapturedRtcp, Effect, MediaPort, Out, Packet, Payload, RecordPacket};
 use crate::latch::{Seen, Verdict};
 use crate::recording::{Channel, Mark, RecordingId};
 use crate::resizer::Inserted;
@@ -269,7 +269,8 @@ pub(super) fn recordings_of(session: &Session) -> impl Iterator<Item = Recording
     [call, caller, callee].into_iter().flatten()
 }
 
-/// Copies an accepted packet into the recordings that cover it, and to the host that gets what this party sends.
+/// Copies an accepted packet into the recordings that cover it, to the host that gets what this party sends, and
+/// RTCP to capture servers.
 pub(super) fn witness(
     config: &EngineConfig,
     now: Now,
@@ -280,6 +281,11 @@ pub(super) fn witness(
 ) {
     let &Passing { arrival, ref payload, .. } = passing;
     let channel = arrival.port.channel;
+    if channel == Channel::Rtcp && config.capture_rtcp {
+        let (src, dst) = recorded_addresses(session, side, false, arrival);
+        let call_id = session.call_id.clone();
+        out.push(Effect::Rtcp(CapturedRtcp { call_id, at: now.wall, src, dst, payload: payload.clone() }));
+    }
     let call = session.recording.filter(|recording| !recording.paused).map(|recording| (recording.id, false));
     let own = match &session.sides[side].witness {
         Some(Witness::File { id, single }) => Some((*id, *single)),
