@@ -69,6 +69,9 @@ impl<I: MediaIo> Carrier<I> {
                     }
                 }
                 Effect::Notify { target, text } => self.notify.send(target, text),
+                Effect::Rtcp(captured) => {
+                    self.modules.rtcp(&captured, bytes(&captured.payload, packet, scratch));
+                }
                 Effect::Ended(end) => self.modules.session_ended(end),
             }
         }

@@ -1,5 +1,6 @@
 //! Everything the relay is told at start. The command line and the Python class build the same [`Config`].
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -163,6 +164,12 @@ impl Default for HepConfig {
     }
 }
 
+impl fmt::Display for HepConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.transport, self.host, self.port)
+    }
+}
+
 /// Ways to a capture server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HepTransport {
@@ -171,6 +178,15 @@ pub enum HepTransport {
     Udp,
     /// One connection for all.
     Tcp,
+}
+
+impl fmt::Display for HepTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 /// One control transport (`-s`).

@@ -41,7 +41,7 @@ impl Relay {
     /// [`StartError`] says what could not start; nothing is left running then.
     pub fn start(config: Config, control: Vec<Bound>) -> Result<Self, StartError> {
         let control = Claimed::new(control);
-        let modules = Modules::open(&config.modules)?;
+        let modules = Modules::open(&config.modules, config.resolve_names)?;
         Self::start_all(config, control, modules)
     }
 
@@ -72,7 +72,11 @@ impl Relay {
         let (recorder, taps) = Recorder::start(config.record, workers).map_err(StartError::Recorder)?;
         let folder = recorder.folder();
         let kinds = modules.kinds().to_vec();
-        let engine = EngineConfig { accounting: kinds.contains(&ModuleKind::AcctCsv), ..config.engine };
+        let engine = EngineConfig {
+            accounting: kinds.contains(&ModuleKind::AcctCsv),
+            capture_rtcp: kinds.contains(&ModuleKind::AcctRtcpHep),
+            ..config.engine
+        };
         let front = Front::new(FrontConfig { modules: kinds, ..config.front });
         let (modules, module_tap) = modules.start().map_err(StartError::ModuleThread)?;
         let prompts = PromptThread::start().map_err(StartError::Prompts)?;

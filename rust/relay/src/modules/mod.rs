@@ -5,6 +5,7 @@
 //! started with the relay.
 
 mod acct_csv;
+mod hep;
 
 use std::io;
 use std::path::PathBuf;
@@ -12,24 +13,28 @@ use std::sync::Arc;
 
 use rtpproxy_core::accounting::SessionEnd;
 use rtpproxy_core::config::ModuleKind;
+use rtpproxy_core::effects::CapturedRtcp;
 
-use crate::config::Module;
+use crate::config::{HepConfig, Module};
 use acct_csv::{AcctCsv, AcctQueue, AcctThread};
+use hep::{Hep, HepQueue, HepThread, Report};
 
 /// Modules with what they need from the system, ready to be started with a relay.
 #[derive(Debug, Default)]
 pub struct Modules {
     kinds: Vec<ModuleKind>,
     accounts: Vec<AcctCsv>,
+    captures: Vec<Hep>,
 }
 
 impl Modules {
-    /// Opens the files of the modules.
+    /// Opens the files of the modules and connects to their servers. Host names are looked up only if
+    /// `resolve_names`.
     ///
     /// # Errors
     ///
     /// The first one that cannot work.
-    pub fn open(modules: &[Module]) -> Result<Self, ModuleError> {
+    pub fn open(modules: &[Module], resolve_names: bool) -> Result<Self, ModuleError> {
         let mut opened = Self { kinds: modules.iter().map(Module::kind).collect(), ..Self::default() };
         for module in modules {
             match module {
@@ -39,7 +44,12 @@ impl Modules {
                         AcctCsv::open(&file).map_err(|source| ModuleError::AcctCsv { file, source })?;
                     opened.accounts.push(account);
                 }
-                Module::AcctRtcpHep(_) | Module::CatchDtmf => {}
+                Module::AcctRtcpHep(config) => {
+                    let capture = Hep::open(config, resolve_names)
+                        .map_err(|source| ModuleError::AcctRtcpHep { server: config.clone(), source })?;
+                    opened.captures.push(capture);
+                }
+                Module::CatchDtmf => {}
             }
         }
         Ok(opened)
@@ -52,12 +62,17 @@ impl Modules {
 
     /// Starts their threads.
     pub(crate) fn start(self) -> io::Result<(ModuleThreads, ModuleTap)> {
-        let mut threads = ModuleThreads { accounts: Vec::new() };
+        let mut threads = ModuleThreads { accounts: Vec::new(), captures: Vec::new() };
         let mut tap = ModuleTap::default();
         for account in self.accounts {
             let (queue, thread) = account.start()?;
             tap.accounts.push(queue);
             threads.accounts.push(thread);
+        }
+        for capture in self.captures {
+            let (queue, thread) = capture.start()?;
+            tap.captures.push(queue);
+            threads.captures.push(thread);
         }
         Ok((threads, tap))
     }
@@ -74,18 +89,28 @@ pub enum ModuleError {
         /// Why not.
         source: io::Error,
     },
+    /// The capture server of `acct_rtcp_hep`.
+    #[error("module acct_rtcp_hep: can't connect to {server}: {source}")]
+    AcctRtcpHep {
+        /// The server.
+        server: HepConfig,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// The threads of the modules. Dropping them ends them: what is queued is dealt with first, within some seconds.
 #[derive(Debug)]
 pub(crate) struct ModuleThreads {
     accounts: Vec<AcctThread>,
+    captures: Vec<HepThread>,
 }
 
 /// The way of one worker to the modules. Never waits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ModuleTap {
     accounts: Vec<AcctQueue>,
+    captures: Vec<HepQueue>,
 }
 
 impl ModuleTap {
@@ -94,6 +119,14 @@ impl ModuleTap {
         let end = Arc::from(end);
         for account in &self.accounts {
             account.add(Arc::clone(&end));
+        }
+    }
+
+    /// Tells of RTCP that a party sent.
+    pub(crate) fn rtcp(&self, captured: &CapturedRtcp, rtcp: &[u8]) {
+        let report = Arc::new(Report::new(captured, rtcp));
+        for capture in &self.captures {
+            capture.add(Arc::clone(&report));
         }
     }
 }
