@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -66,8 +65,7 @@ class B2bua:
 
     def commands(self, letter: str) -> list[list[str]]:
         """The words of all commands with this letter that the relay got so far, by whomever."""
-        texts = re.findall(r'received command "([^"]*)"', self._daemon.log())
-        return [text.split() for text in texts if text[0].upper() == letter]
+        return self._daemon.received(letter)
 
     def session(self) -> Session:
         """The ids of the call that was answered last."""

@@ -15,6 +15,7 @@ import pytest
 from scapy.utils import RawPcapReader
 
 from support.daemon import wait_until
+from support.phone import Media
 from support.tools import need
 
 HOST = "127.0.0.1"
@@ -63,14 +64,54 @@ class Invite(Step):
     sequence: int = 1
     on_hold: bool = False
     has_video: bool = False
+    media: Media | None = None
+    """Where this phone wants to hear, if not at a port of sipp."""
+    offer_in_reply: bool = False
+    """The other party makes the offer, and the answer is in the acknowledgement."""
 
     def xml(self) -> str:
-        to_tag = "" if self.sequence == 1 else "[peer_tag_param]"
+        sdp = _sdp(self)
+        offer, answer = ("", sdp) if self.offer_in_reply else (sdp, "")
         return (
-            _send(f"INVITE {_CALLEE} SIP/2.0", _request(self.sequence, "INVITE", to_tag), _sdp(self))
-            + '<recv response="100" optional="true"/><recv response="180" optional="true"/>'
-            + '<recv response="200" rrs="true"/>'
-            + _send(f"ACK {_CALLEE} SIP/2.0", _request(self.sequence, "ACK"), retransmit=False)
+            _invite(self.sequence, offer)
+            + f'<recv response="200" rrs="true"><action>{_KEEP_TARGET}{_LOG_MEDIA}</action></recv>'
+            + _send("ACK [$target] SIP/2.0", _request(self.sequence, "ACK"), answer, retransmit=False)
+        )
+
+
+@dataclass(frozen=True)
+class RefusedInvite(Step):
+    """Calls, or changes the call that is up, and is refused."""
+
+    status: int
+    sequence: int = 1
+    media: Media | None = None
+    on_hold = False
+    has_video = False
+
+    def xml(self) -> str:
+        return (
+            _invite(self.sequence, _sdp(self))
+            + f'<recv response="{self.status}"/>'
+            + _acknowledge_failure(self.sequence, back=4)
+        )
+
+
+@dataclass(frozen=True)
+class CancelledInvite(Step):
+    """Calls, and gives up while the other phone rings."""
+
+    media: Media | None = None
+    on_hold = False
+    has_video = False
+
+    def xml(self) -> str:
+        return (
+            _send(f"INVITE {_CALLEE} SIP/2.0", _request(1, "INVITE", ""), _sdp(self))
+            + '<recv response="100" optional="true"/><recv response="180"/>'
+            + _send(f"CANCEL {_CALLEE} SIP/2.0", _request(1, "CANCEL", "", branch="[branch-3]"))
+            + '<recv response="200"/><recv response="487"/>'
+            + _acknowledge_failure(1, back=6)
         )
 
 
@@ -81,12 +122,47 @@ class Answer(Step):
     is_change: bool = False
     on_hold: bool = False
     has_video: bool = False
+    media: Media | None = None
+    """Where this phone wants to hear, if not at a port of sipp."""
+    is_offer: bool = False
+    """The call came without an offer, so that the answer comes in the acknowledgement."""
 
     def xml(self) -> str:
-        headers = _response("" if self.is_change else ";tag=[pid]callee[call_number]")
+        headers = _response("" if self.is_change else _NEW_TAG)
         ring = "" if self.is_change else _send("SIP/2.0 180 Ringing", headers, retransmit=False)
         answer = _send("SIP/2.0 200 OK", headers, _sdp(self))
-        return f'<recv request="INVITE"/>{ring}{answer}<recv request="ACK"/>'
+        log = f"<action>{_LOG_MEDIA}</action>"
+        if self.is_offer:
+            return f'<recv request="INVITE"/>{ring}{answer}<recv request="ACK">{log}</recv>'
+        return f'<recv request="INVITE">{log}</recv>{ring}{answer}<recv request="ACK"/>'
+
+
+@dataclass(frozen=True)
+class Refuse(Step):
+    """Takes no call, or no change of it."""
+
+    status: int
+    is_change: bool = False
+
+    def xml(self) -> str:
+        headers = _response("" if self.is_change else _NEW_TAG)
+        refusal = _send(f"SIP/2.0 {self.status} No", headers)
+        return f'<recv request="INVITE"/>{refusal}<recv request="ACK"/>'
+
+
+@dataclass(frozen=True)
+class Cancelled(Step):
+    """Rings until the caller gives up."""
+
+    def xml(self) -> str:
+        return (
+            f'<recv request="INVITE"><action>{_KEEP_VIAS}</action></recv>'
+            + _send("SIP/2.0 180 Ringing", _response(_NEW_TAG), retransmit=False)
+            + '<recv request="CANCEL"/>'
+            + _send("SIP/2.0 200 OK", _response(_NEW_TAG), retransmit=False)
+            + _send("SIP/2.0 487 Request Terminated", _CANCELLED)
+            + '<recv request="ACK"/>'
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +196,7 @@ class HangUp(Step):
     sequence: int = 9
 
     def xml(self) -> str:
-        return _send(f"BYE {_CALLEE} SIP/2.0", _request(self.sequence, "BYE")) + '<recv response="200"/>'
+        return _send("BYE [$target] SIP/2.0", _request(self.sequence, "BYE")) + '<recv response="200"/>'
 
 
 class HungUp(Step):
@@ -151,7 +227,10 @@ class Sipp:
         self.port = free_port()
         self.media_port = free_port(1 if remote is None else 4 * calls)
         scenario = folder / f"{self._name}.xml"
-        scenario.write_text(_SCENARIO.format("\n".join(step.xml() for step in steps)))
+        text = "\n".join(step.xml() for step in steps)
+        # sipp refuses variables that are set but not used, and references to those that are not set.
+        unused = '<Reference variables="all"/>' if "all," in text else ""
+        scenario.write_text(_SCENARIO.format(text, unused))
         command = ["sipp", "-sf", str(scenario), "-m", str(calls), "-l", str(calls), "-r", str(calls)]
         command += ["-i", HOST, "-p", str(self.port), "-mi", HOST, "-mp", str(self.media_port)]
         command += ["-ci", HOST, "-cp", str(free_port()), "-nostdin", "-cid_str", self.call_id]
@@ -187,6 +266,11 @@ class Sipp:
         message += "To: <sip:phone>\r\nContent-Length: 0\r\n\r\n"
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(message.encode(), (HOST, self.port))
+
+    def told(self) -> list[Media]:
+        """Where the other party wants to hear, as the SDP that came says, one entry for each."""
+        lines = [line.split() for line in self._read("marks").splitlines() if line.startswith("media ")]
+        return [Media(host, int(port)) for _, host, port in lines]
 
     def finish(self) -> None:
         """Waits for the end of the phone, which must have done all its steps."""
@@ -249,10 +333,29 @@ def _send(first_line: str, headers: str, body: str = "", retransmit: bool = True
     return f"<send{attribute}><![CDATA[\n{message}\n]]></send>"
 
 
-def _request(sequence: int, method: str, to_tag: str = "[peer_tag_param]") -> str:
+def _invite(sequence: int, sdp: str) -> str:
+    if sequence == 1:
+        first_line, to_tag = f"INVITE {_CALLEE} SIP/2.0", ""
+    else:
+        first_line, to_tag = "INVITE [$target] SIP/2.0", "[peer_tag_param]"
+    return (
+        _send(first_line, _request(sequence, "INVITE", to_tag), sdp)
+        + '<recv response="100" optional="true"/><recv response="180" optional="true"/>'
+    )
+
+
+def _acknowledge_failure(sequence: int, back: int) -> str:
+    """An ACK that belongs to the transaction of the INVITE so many steps before."""
+    target = _CALLEE if sequence == 1 else "[$target]"
+    headers = _request(sequence, "ACK", branch=f"[branch-{back}]")
+    return _send(f"ACK {target} SIP/2.0", headers, retransmit=False)
+
+
+def _request(sequence: int, method: str, to_tag: str = "[peer_tag_param]", branch: str = "[branch]") -> str:
     return "\n".join(
         [
-            "Via: SIP/2.0/UDP [local_ip]:[local_port];branch=[branch]",
+            f"Via: SIP/2.0/UDP [local_ip]:[local_port];branch={branch}",
+            "[routes]",
             "From: <sip:caller@[local_ip]:[local_port]>;tag=[pid]caller[call_number]",
             f"To: <{_CALLEE}>{to_tag}",
             "Call-ID: [call_id]",
@@ -267,6 +370,7 @@ def _response(to_tag: str = "") -> str:
     return "\n".join(
         [
             "[last_Via:]",
+            "[last_Record-Route:]",
             "[last_From:]",
             f"[last_To:]{to_tag}",
             "[last_Call-ID:]",
@@ -276,18 +380,23 @@ def _response(to_tag: str = "") -> str:
     )
 
 
-def _sdp(step: Invite | Answer) -> str:
-    address = "0.0.0.0" if step.on_hold else "[media_ip]"
-    port = "auto_media_port" if isinstance(step, Invite) else "media_port"
+def _sdp(step: Invite | RefusedInvite | CancelledInvite | Answer) -> str:
+    host, port = "[media_ip]", "auto_media_port" if isinstance(step, Invite) else "media_port"
+    audio = f"[{port}]"
+    if step.media is not None:
+        host, audio = step.media.host, str(step.media.port)
+    family = "IP6" if ":" in host else "IP4"
+    if step.on_hold:
+        host = "0.0.0.0"
     video = [f"m=video [{port}+2] RTP/AVP 34"] if step.has_video else []
     return "\n".join(
         [
             "v=0",
             "o=phone 1 1 IN IP4 [local_ip]",
             "s=-",
-            f"c=IN IP4 {address}",
+            f"c=IN {family} {host}",
             "t=0 0",
-            f"m=audio [{port}] RTP/AVP 8 101",
+            f"m=audio {audio} RTP/AVP 8 101",
             "a=rtpmap:101 telephone-event/8000",
             "a=sendrecv",
             *video,
@@ -296,5 +405,32 @@ def _sdp(step: Invite | Answer) -> str:
 
 
 _CALLEE = "sip:callee@[remote_ip]:[remote_port]"
-_SCENARIO = '<?xml version="1.0" encoding="UTF-8"?>\n<scenario name="phone">\n{}\n</scenario>\n'
+_NEW_TAG = ";tag=[pid]callee[call_number]"
+_KEEP_TARGET = '<ereg regexp="sip:[^&gt;]*" search_in="hdr" header="Contact:" assign_to="target"/>'
+_LOG_MEDIA = (
+    '<ereg regexp="c=IN IP[46] ([0-9a-f.:]+)" search_in="body" assign_to="all,host"/>'
+    '<ereg regexp="m=audio ([0-9]+)" search_in="body" assign_to="all,port"/>'
+    '<log message="media [$host] [$port]"/>'
+)
+# Of a phone behind a SIP proxy: that of the proxy and that of the caller.
+_KEEP_VIAS = "".join(
+    f'<ereg regexp=".*" search_in="hdr" header="Via:" occurrence="{number}" assign_to="via{number}"/>'
+    for number in (1, 2)
+)
+_CANCELLED = "\n".join(
+    [
+        "Via:[$via1]",
+        "Via:[$via2]",
+        "[last_From:]",
+        f"[last_To:]{_NEW_TAG}",
+        "[last_Call-ID:]",
+        "CSeq: 1 INVITE",
+    ]
+)
+_SCENARIO = """<?xml version="1.0" encoding="UTF-8"?>
+<scenario name="phone">
+{}
+{}
+</scenario>
+"""
 _offsets = itertools.count()

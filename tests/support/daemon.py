@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -115,6 +116,11 @@ class Daemon:
     def counter(self, name: str) -> int:
         """A counter of the `G` command."""
         return int(self.command(f"G {name}"))
+
+    def received(self, letter: str) -> list[list[str]]:
+        """The words of all commands with this letter so far, from the log at the level `dbug`."""
+        texts = re.findall(r'received command "([^"]*)"', self.log())
+        return [text.split() for text in texts if text[0].upper() == letter]
 
     def log(self) -> str:
         """What the daemon has logged so far."""

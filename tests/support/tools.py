@@ -1,4 +1,4 @@
-"""Programs of others that the tests run: tshark, capinfos and sipp."""
+"""Programs of others that the tests run: tshark, capinfos, sipp and Kamailio."""
 
 from __future__ import annotations
 
