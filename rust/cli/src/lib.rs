@@ -9,6 +9,8 @@ mod app;
 #[cfg(target_os = "linux")]
 mod check;
 #[cfg(target_os = "linux")]
+mod config_file;
+#[cfg(target_os = "linux")]
 mod ctl;
 #[cfg(target_os = "linux")]
 mod daemon;
@@ -23,6 +25,8 @@ mod listen;
 #[cfg(target_os = "linux")]
 mod logging;
 #[cfg(target_os = "linux")]
+mod modules;
+#[cfg(target_os = "linux")]
 mod notify;
 #[cfg(target_os = "linux")]
 mod prompts;
@@ -30,6 +34,8 @@ mod prompts;
 mod reference;
 #[cfg(target_os = "linux")]
 mod settings;
+#[cfg(target_os = "linux")]
+pub mod ucl;
 
 #[cfg(target_os = "linux")]
 pub use app::run;

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, RecordScope};
-use rtpproxy_relay::config::{Config, ControlSpec, RecordConfig, RecordFormat, Scheduling};
+use rtpproxy_relay::config::{Config, ControlSpec, Module, RecordConfig, RecordFormat, Scheduling};
 
+use crate::config_file;
 use crate::flags::{self, Flags, Request};
 use crate::identity::Identity;
 use crate::listen::{Listen, listen};
@@ -72,6 +73,7 @@ impl Settings {
         let listen = listen(&flags.listen, flags.advertise.as_ref(), names)?;
         let record = record(&flags, compat)?;
         let control = control(&flags, names)?;
+        let modules = modules(&flags)?;
         let notes = notes(&flags, compat, &listen);
         let front = FrontConfig {
             listen: listen.addrs,
@@ -90,7 +92,7 @@ impl Settings {
             resolve_names: names,
             record,
             scheduling: flags.schedule,
-            modules: Vec::new(),
+            modules,
         };
         Ok(Self { relay, control, process: process(flags), notes })
     }
@@ -180,6 +182,15 @@ fn engine(flags: &Flags, compat: bool, bridged: bool, format: RecordFormat) -> R
         single_file: format == RecordFormat::Pcap,
         ..defaults
     })
+}
+
+/// The modules of `--dso`, then those of the configuration file.
+fn modules(flags: &Flags) -> Result<Vec<Module>, String> {
+    let mut modules = flags.dso.clone();
+    if let Some(path) = &flags.config {
+        modules.extend(config_file::modules(path)?);
+    }
+    Ok(modules)
 }
 
 fn control(flags: &Flags, names: bool) -> Result<Vec<ControlSpec>, String> {

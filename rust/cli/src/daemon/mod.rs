@@ -1,7 +1,7 @@
 //! The process around the relay: its start, its signals, its end.
 //!
-//! What can fail for want of rights or of a free address comes while the operator still watches: control
-//! sockets are bound first, then the process goes to the background; log, nice level, pid file, less rights,
+//! What can fail for want of rights or of a free address comes while the operator still watches: modules are
+//! opened and control sockets bound first, then the process goes to the background; log, nice level, pid file, less rights,
 //! threads; at last the pid is written and the starting process may end.
 
 mod pid_file;
@@ -15,6 +15,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use rtpproxy_relay::config::ControlSpec;
 use rtpproxy_relay::control::{self, Bound, SocketOptions};
+use rtpproxy_relay::modules::Modules;
 use rtpproxy_relay::{Relay, RelayHandle};
 
 use crate::complain;
@@ -36,6 +37,8 @@ pub(crate) fn serve(settings: Settings) -> Result<i32, String> {
         complain(&warning);
     }
     limit_open_files(process.open_files)?;
+    let modules = Modules::open(&settings.relay.modules, settings.relay.resolve_names)
+        .map_err(|error| error.to_string())?;
     let bound =
         control::bind(&settings.control, &socket_options(process)).map_err(|error| error.to_string())?;
     let starter = if process.foreground {
@@ -49,7 +52,7 @@ pub(crate) fn serve(settings: Settings) -> Result<i32, String> {
             }
         }
     };
-    let (running, flush) = Running::start(settings, bound)?;
+    let (running, flush) = Running::start(settings, bound, modules)?;
     if let Some(starter) = starter {
         starter.release(running.redirect).map_err(|error| format!("can't leave the terminal: {error}"))?;
     }
@@ -69,7 +72,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(settings: Settings, bound: Vec<Bound>) -> Result<(Self, Flush), String> {
+    fn start(settings: Settings, bound: Vec<Bound>, modules: Modules) -> Result<(Self, Flush), String> {
         let Settings { relay: config, control, process, notes } = settings;
         let start = || {
             // Blocked before any thread exists: all of them inherit it.
@@ -97,7 +100,7 @@ impl Running {
                 return Err(error);
             }
         };
-        let relay = Relay::start(config, bound).map_err(|error| {
+        let relay = Relay::start_with(config, bound, modules).map_err(|error| {
             tracing::error!(crit = true, "the relay cannot start: {error}");
             if let Some(file) = pid_file.take() {
                 file.remove();

@@ -327,8 +327,13 @@ const RECORDING: &[Opt] = &[
 ];
 
 const MODULES: &[Opt] = &[
-    Opt::new("config", Form::File("FILE"), "Configuration of modules; not supported yet").long("config"),
-    Opt::new("dso", Form::Texts("PATH"), "Load a module; not supported yet").long("dso"),
+    Opt::new("config", Form::File("FILE"), "File that names modules and sets them up").long("config"),
+    Opt::new(
+        "dso",
+        Form::Texts("MODULE"),
+        "Use a module: acct_csv, catch_dtmf, or a path that ends in rtpp_NAME.so",
+    )
+    .long("dso"),
 ];
 
 const PROCESS: &[Opt] = &[

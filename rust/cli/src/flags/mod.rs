@@ -13,10 +13,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use rtpproxy_core::config::{LatchMode, RecordScope};
-use rtpproxy_relay::config::{RecordFormat, Scheduling};
+use rtpproxy_relay::config::{Module, RecordFormat, Scheduling};
 
 use crate::identity::{self, Identity};
 use crate::logging::{Facility, Level};
+use crate::modules;
 
 pub(crate) use defs::{Fallback, Form, GROUPS, Opt, Reach, command};
 use given::Entry;
@@ -92,6 +93,8 @@ pub(crate) struct Flags {
     pub(crate) log_facility: Option<Facility>,
     pub(crate) open_files: Option<u64>,
     pub(crate) nice: Option<i32>,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) dso: Vec<Module>,
     pub(crate) settings: Option<PathBuf>,
     pub(crate) check: bool,
     /// Where each of these comes from.
@@ -284,8 +287,8 @@ impl Flags {
             }
             "nice" => self.nice = Some(nice(value)?),
             "settings" => self.settings = Some(value.into()),
-            "config" => return Err("--config is not supported yet: there are no modules to configure".into()),
-            "dso" => return Err("--dso is not supported: modules of the C program cannot be loaded".into()),
+            "config" => self.config = Some(value.into()),
+            "dso" => self.dso.push(modules::from_dso(value)?),
             _ => unreachable!("every option of the table is named here: {key}"),
         }
         Ok(())
