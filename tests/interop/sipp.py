@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import subprocess
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -49,12 +50,12 @@ def need_raw_sockets() -> None:
         pytest.skip("sipp plays captures only as root: it needs raw sockets")
 
 
-class Step:
+class Step(ABC):
     """A part of a scenario."""
 
+    @abstractmethod
     def xml(self) -> str:
         """As sipp reads it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
