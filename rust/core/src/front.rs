@@ -1,6 +1,7 @@
 //! What happens to a command before it reaches a session: the rules that depend on the configuration, the
 //! command counters, and the answers that need no session.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use tracing::{debug, error, info};
@@ -105,6 +106,7 @@ impl Front {
     /// Takes a command as text. It is counted; [`Self::answered`] must follow with its reply.
     pub fn accept(&mut self, text: &[u8], origin: Origin, routes: &dyn Routes) -> Accepted {
         self.stats.rcvd += 1;
+        let routes = &Remembered::new(routes);
         let parsed = parse(text, &mut Checks { front: self, routes });
         match parsed {
             Ok(command) => self.admit(command, origin, routes),
@@ -118,6 +120,7 @@ impl Front {
     /// Takes a command as a value, with the same checks in the same order.
     pub fn accept_command(&mut self, command: Command, origin: Origin, routes: &dyn Routes) -> Accepted {
         self.stats.rcvd += 1;
+        let routes = &Remembered::new(routes);
         let checked = command.check().and_then(|()| match &command {
             Command::Update(offer) | Command::Lookup(offer) => {
                 check_modifiers(&offer.modifiers, &mut Checks { front: self, routes })
@@ -293,6 +296,30 @@ impl Front {
             );
         }
         target
+    }
+}
+
+/// Routes that are looked up once in a command, which is checked first and carried out then.
+struct Remembered<'a> {
+    routes: &'a dyn Routes,
+    known: RefCell<Vec<(IpAddr, Option<IpAddr>)>>,
+}
+
+impl<'a> Remembered<'a> {
+    fn new(routes: &'a dyn Routes) -> Self {
+        Self { routes, known: RefCell::default() }
+    }
+}
+
+impl Routes for Remembered<'_> {
+    fn source_for(&self, to: IpAddr) -> Option<IpAddr> {
+        let mut known = self.known.borrow_mut();
+        if let Some((_, source)) = known.iter().find(|(known, _)| *known == to) {
+            return *source;
+        }
+        let source = self.routes.source_for(to);
+        known.push((to, source));
+        source
     }
 }
 
