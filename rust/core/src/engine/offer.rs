@@ -29,15 +29,10 @@ impl Engine {
             .and_then(|args| Some(Notify { target: request.notify.clone()?, tag: args.tag.clone() }));
         match self.find(&offer.party) {
             Some((key, side)) => {
-                self.claim_side(now, key, side, offer, choice, host, out).map_err(Reply::Error)?;
+                self.amend(now, key, side, offer, choice, host, out).map_err(Reply::Error)?;
                 let session = &mut self.sessions[key];
-                if offer.modifiers.has(&Modifier::Weak) {
-                    session.weak[side] = true;
-                } else {
-                    session.strong = true;
-                }
+                session.strong |= !offer.modifiers.has(&Modifier::Weak);
                 session.notify = notify;
-                self.describe(now, key, 1 - side, offer, out);
                 Ok(self.answer(key, side))
             }
             None if self.draining => Err(Reply::Error(ErrorCode::DRAINING)),
@@ -59,13 +54,14 @@ impl Engine {
             return Err(Reply::NoSession);
         };
         let side = 1 - found;
-        self.look_up_side(now, key, side, offer, choice, host, out).map_err(Reply::Error)?;
+        self.amend(now, key, side, offer, choice, host, out).map_err(Reply::Error)?;
         Ok(self.answer(key, side))
     }
 
-    /// `L` for a session that was found: opens the ports of `side`, and describes the party of the other one.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, used twice")]
-    pub(super) fn look_up_side(
+    /// What `U` and `L` have in common for a session that was found: `side` gets its ports and a weak reference,
+    /// and the party of the other side is described.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
+    pub(super) fn amend(
         &mut self,
         now: Now,
         key: usize,
@@ -76,9 +72,7 @@ impl Engine {
         out: &mut Out,
     ) -> Result<(), ErrorCode> {
         self.claim_side(now, key, side, offer, choice, host, out)?;
-        if offer.modifiers.has(&Modifier::Weak) {
-            self.sessions[key].weak[side] = true;
-        }
+        self.sessions[key].weak[side] |= offer.modifiers.has(&Modifier::Weak);
         self.describe(now, key, 1 - side, offer, out);
         Ok(())
     }
@@ -108,11 +102,8 @@ impl Engine {
             session.uid = host.random() & i64::MAX as u64;
         }
         session.sides[0].pair = Some(pair);
-        if offer.modifiers.has(&Modifier::Weak) {
-            session.weak[0] = true;
-        } else {
-            session.strong = true;
-        }
+        session.weak[0] = offer.modifiers.has(&Modifier::Weak);
+        session.strong = !session.weak[0];
         session.notify = notify;
         let key = self.insert(session);
         self.claim_pair(pair.id, key, 0);

@@ -123,7 +123,7 @@ impl Engine {
         let (Command::Update(main), Some(choice)) = (command, choice) else { return SubResult::Failed };
         let party = main.party.clone();
         let offer = Offer { party, modifiers: modifiers.clone(), media, notify: None, subs: Vec::new() };
-        match self.look_up_side(now, place.key, place.side, &offer, choice, host, out) {
+        match self.amend(now, place.key, place.side, &offer, choice, host, out) {
             Ok(()) => SubResult::Text(self.media_reply(place.key, place.side).to_string().into()),
             Err(_) => SubResult::Failed,
         }
