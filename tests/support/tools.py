@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may do this")
+
 
 def need(*programs: str) -> None:
     """Fails the test if a program is missing; skips it if the caller of the tests allows that."""
