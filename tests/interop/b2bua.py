@@ -1,4 +1,4 @@
-"""The B2BUA of Sippy, as it is installed from PyPI, in a process of its own."""
+"""The B2BUA of Sippy, as it is installed from PyPI and started by the sample script."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from interop.sipp import HOST, free_port
-from support.daemon import Daemon, wait_until
+from support.daemon import ROOT, Daemon, wait_until
 
-MAIN = "import sys; from sippy.b2bua import main_func; sys.exit(main_func())"
+SAMPLE = ROOT / "docs" / "examples" / "sippy_b2bua.sh"
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,25 @@ class B2bua:
         self._daemon = daemon
         self._log_path = folder / "b2bua.log"
         self.port = free_port()
-        # Without RADIUS, in the foreground, and for calls from here only.
-        command = [sys.executable, "-c", MAIN, "-f", "-u", "-D", "-A", "0", "-a", HOST]
-        command += ["-l", HOST, "-p", str(self.port), "-s", f"{callee[0]}:{callee[1]}", "-c", command_socket]
-        command += [f"--rtp_proxy_clients={relay}"]
+        values = {
+            "SIP_ADDRESS": HOST,
+            "SIP_PORT": str(self.port),
+            "CALLERS": HOST,
+            "NEXT_HOP": f"{callee[0]}:{callee[1]}",
+            "RTPPROXY": relay,
+            "COMMAND_SOCKET": command_socket,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "SIPLOG_BEND": "stderr",
+            "PYTHONWARNINGS": "ignore",
+        }
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                command,
+                [SAMPLE],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env={**os.environ, "SIPLOG_BEND": "stderr", "PYTHONWARNINGS": "ignore"},
+                env={**os.environ, **values},
             )
         try:
             # The first of the requests for load that it sends once it has probed the relay.

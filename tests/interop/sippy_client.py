@@ -69,9 +69,22 @@ class Driver:
         """Tells where the callee gets media; returns where the caller sends it."""
         return self._update(self._session.callee, host, port)
 
-    def record(self) -> Any:
-        """Starts a recording; returns the reply."""
-        return _wait(lambda done: self._session.start_recording(rflags="", result_callback=done))
+    def record(self, name: str | None = None) -> Any:
+        """Starts a recording, of each party under the name if there is one; returns the last reply."""
+        return _wait(lambda done: self._session.start_recording(name, rflags="", result_callback=done))
+
+    def play_caller(self, prompt: str, times: int) -> Any:
+        """Plays a prompt in PCMU to the caller; returns the reply."""
+        self._session.caller.codecs = "0"
+        return _wait(lambda done: self._session.play_caller(prompt, times, done))
+
+    def stop_play_caller(self) -> Any:
+        """Ends that; returns the reply."""
+        return _wait(self._session.stop_play_caller)
+
+    def copy_callee(self, host: str, port: int) -> Any:
+        """Copies what the callee says to another address; returns the reply."""
+        return _wait(lambda done: self._session.copy_callee(host, port, done))
 
     def query(self) -> Any:
         """The five numbers about the session."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from interop.b2bua import B2bua, SippyClient
+from interop.counters import check_counters
 from interop.sipp import (
     HOST,
     Answer,
@@ -25,8 +26,11 @@ from support import capture as recording
 from support.daemon import StartDaemon, free_port, wait_until
 from support.phone import Media, Phone
 
+TRANSPORTS = ["udp", "udp6", "tcp", "tcp6", "unix", "cunix"]
 KEY = "dtmf_2833_5.pcap"
 KEY_S = 0.3
+PROMPT_FRAME = 80
+"""Bytes that a prompt has in a packet, which is 10 ms long."""
 
 
 def address_for(transport: str, folder: Path) -> str:
@@ -38,8 +42,13 @@ def address_for(transport: str, folder: Path) -> str:
     return f"{transport}:{host}:{free_port(kind, host)}"
 
 
-@pytest.mark.parametrize("options", [(), ("--compat",)], ids=["native", "compat"])
-@pytest.mark.parametrize("transport", ["udp", "unix", "cunix", "tcp"])
+@pytest.mark.parametrize(
+    ("transport", "options"),
+    [
+        *(pytest.param(transport, (), id=transport) for transport in TRANSPORTS),
+        *(pytest.param(transport, ("--compat",), id=f"{transport}-compat") for transport in ("udp", "unix")),
+    ],
+)
 def test_a_call_is_held_and_recorded(
     start_daemon: StartDaemon, tmp_path: Path, transport: str, options: tuple[str, ...]
 ) -> None:
@@ -68,7 +77,8 @@ def test_a_call_is_held_and_recorded(
         wait_until(lambda: daemon.counter("nsess_destroyed") == 1, "the session is deleted")
         assert b2bua.commands("D") == [session.command("D").split()]
         assert daemon.command(session.command("Q")) == "E50"
-    assert daemon.counter("nsess_created") == 1
+    # The one refusal is that of the line above.
+    check_counters(daemon, relayed=2 * len(said), refused=1)
 
     name = f"{session.call_id}={session.from_tag}"
     path = daemon.recordings / (f"{name}.o.rtp" if options else f"{name}.pcapng")
@@ -101,8 +111,7 @@ def test_a_call_is_put_on_hold_and_taken_back(start_daemon: StartDaemon, tmp_pat
         caller.go("end")
         caller.finish()
         callee.finish()
-        wait_until(lambda: daemon.counter("nsess_destroyed") == 1, "the session is deleted")
-    assert daemon.counter("nsess_created") == 1
+    check_counters(daemon, relayed=4 * len(said))
 
 
 def test_both_media_of_a_call_are_relayed_and_recorded(start_daemon: StartDaemon, tmp_path: Path) -> None:
@@ -118,7 +127,7 @@ def test_both_media_of_a_call_are_relayed_and_recorded(start_daemon: StartDaemon
     ):
         caller.finish()
         callee.finish()
-        wait_until(lambda: daemon.counter("nsess_destroyed") == 2, "the sessions are deleted")
+        check_counters(daemon, relayed=4 * len(said), sessions=2)
         session = b2bua.session()
         call_id = session.call_id.removesuffix("-1")
         assert [words[1] for words in b2bua.commands("D")] == [f"{call_id}-1", f"{call_id}-0"]
@@ -149,7 +158,7 @@ def test_a_call_without_media_is_hung_up(start_daemon: StartDaemon, tmp_path: Pa
     assert daemon.counter("nsess_timeout") == daemon.counter("nsess_destroyed") == 1
 
 
-@pytest.mark.parametrize("transport", ["udp", "udp6", "unix", "cunix", "tcp", "tcp6"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_client_classes_are_content(start_daemon: StartDaemon, tmp_path: Path, transport: str) -> None:
     relay, notify = address_for(transport, tmp_path), "unix:/not/there"
     daemon = start_daemon("-s", relay, "-n", notify)
@@ -172,6 +181,50 @@ def test_the_client_classes_are_content(start_daemon: StartDaemon, tmp_path: Pat
     path = daemon.recordings / f"{call_id}={from_tag}.pcapng"
     wait_until(path.with_suffix(".json").exists, "the recording is complete")
     assert sorted(recording.payloads(recording.read(path))) == sorted(said + answered)
+
+
+@pytest.mark.parametrize("options", [(), ("--compat",)], ids=["native", "compat"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_client_classes_play_copy_and_record_by_name(
+    start_daemon: StartDaemon, tmp_path: Path, transport: str, options: tuple[str, ...]
+) -> None:
+    frames = [bytes([number]) * PROMPT_FRAME for number in range(1, 4)]
+    (tmp_path / "ringback.0").write_bytes(b"".join(frames))
+    relay = address_for(transport, tmp_path)
+    daemon = start_daemon("-s", relay, *options)
+    with SippyClient(relay, "unix:/none") as client, Phone() as caller, Phone() as callee, Phone() as copies:
+        client.request("online", True)
+        client.request("begin")
+        to_callee = Media(*client.request("offer", HOST, caller.port))
+        # Before the answer: the client makes the other half of the session itself.
+        assert client.request("play_caller", f"{tmp_path}/ringback", -1) == "0"
+        heard = caller.hear(2 * len(frames))
+        assert [packet[12:] for packet in heard] == 2 * frames
+        assert client.request("stop_play_caller") == "0"
+        wait_until(lambda: daemon.counter("nplrs_destroyed") == 1, "the prompt ends")
+        caller.hear(daemon.counter("npkts_played") - len(heard))
+
+        to_caller = Media(*client.request("answer", HOST, callee.port))
+        assert client.request("record", "take") == "0"
+        said = caller.say(to_caller, 5)
+        assert callee.hear(5) == said
+        answered = callee.say(to_callee, 3)
+        assert caller.hear(3) == answered
+        assert client.request("delete") == "20040107"
+        check_counters(daemon, relayed=8, played=daemon.counter("npkts_played"))
+
+        client.request("begin")
+        to_callee = Media(*client.request("offer", HOST, caller.port))
+        client.request("answer", HOST, callee.port)
+        assert client.request("copy_callee", HOST, copies.port) == "0"
+        said_to_both = callee.say(to_callee, 4)
+        assert caller.hear(4) == copies.hear(4) == said_to_both
+        client.request("delete")
+        assert daemon.counter("nsess_created") == daemon.counter("nsess_destroyed") == 2
+    suffix = "rtp" if options else "pcapng"
+    paths = [daemon.recordings / f"take.{side}.{suffix}" for side in ("a", "o")]
+    wait_until(lambda: all(path.exists() and path.stat().st_size for path in paths), "the files are complete")
+    assert [recording.payloads(recording.read(path)) for path in paths] == [said, answered]
 
 
 # Not over UDP, where the client asks again for ten seconds before it gives up.

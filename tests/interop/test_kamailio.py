@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from interop.counters import check_counters
 from interop.kamailio import Kamailio
 from interop.sipp import (
     HOST,
@@ -27,7 +28,7 @@ from interop.sipp import (
     Step,
 )
 from support import capture as recording
-from support.daemon import Daemon, StartDaemon, free_port, wait_until
+from support.daemon import StartDaemon, free_port, wait_until
 from support.phone import Media, Phone
 from support.tools import need_ipv6
 
@@ -125,22 +126,6 @@ def make_parties(tmp_path: Path) -> Iterator[MakeParties]:
         yield make
         assert make.kamailio is not None
         assert make.kamailio.faults() == []
-
-
-def check_counters(daemon: Daemon, *, relayed: int, played: int = 0, sessions: int = 1) -> None:
-    """All sessions are gone, each packet is accounted for, and no command was refused."""
-    wait_until(lambda: daemon.counter("nsess_destroyed") == sessions, "the sessions are deleted")
-    expected = {
-        "nsess_created": sessions,
-        "nsess_timeout": 0,
-        "npkts_rcvd": relayed,
-        "npkts_relayed": relayed,
-        "npkts_played": played,
-        "npkts_discard": 0,
-        "ncmds_errs": 0,
-    }
-    assert {name: daemon.counter(name) for name in expected} == expected
-    assert daemon.command("I", lines=5).splitlines()[1:3] == ["active sessions: 0", "active streams: 0"]
 
 
 @pytest.mark.parametrize("compat", [(), ("--compat",)], ids=["native", "compat"])
