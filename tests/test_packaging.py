@@ -180,7 +180,12 @@ def test_the_package_holds_everything(unpacked: Path) -> None:
     assert output(unpacked / "usr/bin/rtpproxy", "-V") == output(binary(), "-V")
     share = unpacked / "usr/share"
     pages = {page.name for page in (share / "man/man1").iterdir()}
-    assert {"rtpproxy.1.gz", "rtpproxy-demo.1.gz"} <= pages
+    assert {"rtpproxy.1.gz", "rtpproxy-ctl.1.gz"} <= pages
+    # A link for each program that the binary is under another name, as its page tells.
+    links = {link.name for link in (unpacked / "usr/bin").iterdir() if link.is_symlink()}
+    assert {f"{link}.1.gz" for link in links} == {page for page in pages if not page.startswith("rtpproxy")}
+    for link in links:
+        assert f"Usage: {link}" in output(unpacked / "usr/bin" / link, "--help")
     for name in UNITS:
         assert (unpacked / "usr/lib/systemd/system" / name).read_text() == (PACKAGING / name).read_text()
     for completions in (

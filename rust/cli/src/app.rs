@@ -11,7 +11,7 @@ use crate::ctl::Ctl;
 use crate::daemon;
 use crate::demo::Demo;
 use crate::flags::{self, FlagError, Request};
-use crate::prompts::{self, Prompts};
+use crate::prompts::{self, Makeann, Prompts};
 use crate::reference::{Completions, Man};
 use crate::settings::Settings;
 
@@ -21,10 +21,10 @@ use crate::settings::Settings;
 /// itself returns when it has ended.
 pub fn run(mut args: Vec<OsString>) -> i32 {
     let called = args.first().and_then(|name| Path::new(name).file_name());
-    if let Some(companion) = called.and_then(companion) {
-        return companion(args);
+    if let Some(companion) = called.and_then(|name| find(COMPANIONS, name)) {
+        return (companion.run)(args);
     }
-    if let Some(sub) = args.get(1).and_then(|word| SUB_COMMANDS.iter().find(|sub| word == sub.name)) {
+    if let Some(sub) = args.get(1).and_then(|word| find(SUB_COMMANDS, word)) {
         args.remove(0);
         return (sub.run)(args);
     }
@@ -33,22 +33,30 @@ pub fn run(mut args: Vec<OsString>) -> i32 {
 
 /// Every option and every sub-command, for the help, man pages and completions.
 pub(crate) fn command() -> Command {
-    let subs = SUB_COMMANDS.iter().map(|sub| (sub.options)().name(sub.name));
-    flags::command().disable_help_subcommand(true).subcommands(subs)
+    flags::command().disable_help_subcommand(true).subcommands(SUB_COMMANDS.iter().map(Program::command))
 }
 
-/// A program within the binary: its arguments, its own name first, to its exit status.
-type Program = fn(Vec<OsString>) -> i32;
+/// The programs that the binary is under other names, with their options.
+pub(crate) fn companions() -> impl Iterator<Item = Command> {
+    COMPANIONS.iter().map(Program::command)
+}
 
-/// A program that is called by its own word.
-struct SubCommand {
+/// A program within the binary.
+struct Program {
     name: &'static str,
-    run: Program,
+    /// Its arguments, its own name first, to its exit status.
+    run: fn(Vec<OsString>) -> i32,
     options: fn() -> Command,
 }
 
-fn companion(name: &OsStr) -> Option<Program> {
-    COMPANIONS.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
+impl Program {
+    fn command(&self) -> Command {
+        (self.options)().name(self.name)
+    }
+}
+
+fn find<'a>(programs: &'a [Program], name: &OsStr) -> Option<&'a Program> {
+    programs.iter().find(|program| name == program.name)
 }
 
 /// Runs the work of a sub-command, if its arguments can be understood.
@@ -101,16 +109,12 @@ pub(crate) fn complain(text: &str) {
 }
 
 /// Sub-commands, known as the first argument only: no option of the daemon can be taken for one.
-const SUB_COMMANDS: &[SubCommand] = &[
-    SubCommand { name: "ctl", run: |args| sub_command(args, Ctl::run), options: Ctl::command },
-    SubCommand { name: "demo", run: |args| sub_command(args, Demo::run), options: Demo::command },
-    SubCommand { name: "prompts", run: |args| sub_command(args, Prompts::run), options: Prompts::command },
-    SubCommand {
-        name: "man",
-        run: |args| sub_command(args, Man::run),
-        options: || Man::command().hide(true),
-    },
-    SubCommand {
+const SUB_COMMANDS: &[Program] = &[
+    Program { name: "ctl", run: |args| sub_command(args, Ctl::run), options: Ctl::command },
+    Program { name: "demo", run: |args| sub_command(args, Demo::run), options: Demo::command },
+    Program { name: "prompts", run: |args| sub_command(args, Prompts::run), options: Prompts::command },
+    Program { name: "man", run: |args| sub_command(args, Man::run), options: || Man::command().hide(true) },
+    Program {
         name: "completions",
         run: |args| sub_command(args, Completions::run),
         options: || Completions::command().hide(true),
@@ -118,4 +122,5 @@ const SUB_COMMANDS: &[SubCommand] = &[
 ];
 
 /// What the binary is if it is called by another name, through a link or `exec -a`.
-const COMPANIONS: &[(&str, Program)] = &[("makeann", prompts::makeann)];
+const COMPANIONS: &[Program] =
+    &[Program { name: "makeann", run: prompts::makeann, options: Makeann::command }];

@@ -78,11 +78,15 @@ fn print(text: &[u8]) -> Result<(), String> {
 
 fn write_pages(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    let root = root();
-    for command in std::iter::once(&root).chain(subs(&root)) {
-        fs::write(dir.join(format!("{}.1", title(command))), page(command))?;
+    for command in documented(&root()) {
+        fs::write(dir.join(format!("{}.1", title(&command))), page(&command))?;
     }
     Ok(())
+}
+
+/// Every command that has a page.
+fn documented(root: &Command) -> Vec<Command> {
+    std::iter::once(root).chain(subs(root)).cloned().chain(app::companions()).collect()
 }
 
 /// All commands, with the names that they have beside each other.
@@ -116,16 +120,16 @@ fn page(command: &Command) -> Vec<u8> {
         page.render_options_section(&mut text)?;
         if command.has_subcommands() {
             page.render_subcommands_section(&mut text)?;
-            daemon_sections(command).to_writer(&mut text)?;
+            process_sections().to_writer(&mut text)?;
         }
-        Ok(())
+        last_sections(command).to_writer(&mut text)
     };
     render().expect("memory takes everything");
     text
 }
 
 /// What the table of options does not tell about the daemon.
-fn daemon_sections(root: &Command) -> Roff {
+fn process_sections() -> Roff {
     let mut roff = Roff::new();
     for (heading, entries) in [("SIGNALS", SIGNALS), ("EXIT STATUS", EXIT_STATUS), ("FILES", FILES)] {
         roff.control("SH", [heading]);
@@ -133,13 +137,28 @@ fn daemon_sections(root: &Command) -> Roff {
             roff.control("TP", []).text([bold(*term)]).text([roman(*meaning)]);
         }
     }
-    roff.control("SH", ["NOTES"]);
-    let notes = root.get_after_help().map(ToString::to_string).unwrap_or_default();
-    for line in notes.lines() {
-        roff.text([roman(line)]);
+    roff
+}
+
+fn last_sections(command: &Command) -> Roff {
+    let mut roff = Roff::new();
+    let notes = command.get_after_long_help().or_else(|| command.get_after_help());
+    if let Some(notes) = notes {
+        roff.control("SH", ["NOTES"]);
+        for line in notes.to_string().lines() {
+            if line.is_empty() {
+                roff.control("PP", []);
+            } else {
+                roff.text([roman(line)]);
+            }
+        }
     }
-    let pages: Vec<_> = subs(root).map(|sub| format!("{}(1)", title(sub))).collect();
-    roff.control("SH", ["SEE ALSO"]).text([roman(format!("{}, tshark(1), wireshark(1)", pages.join(", ")))]);
+    let pages: Vec<_> = documented(&root())
+        .iter()
+        .map(|other| format!("{}(1)", title(other)))
+        .filter(|page| *page != format!("{}(1)", title(command)))
+        .collect();
+    roff.control("SH", ["SEE ALSO"]).text([roman(pages.join(", "))]);
     roff
 }
 
@@ -168,9 +187,11 @@ mod tests {
 
     #[test]
     fn every_command_has_a_page_with_all_its_options() {
-        let root = root();
-        assert!(subs(&root).any(|sub| sub.get_name() == "demo"));
-        for command in std::iter::once(&root).chain(subs(&root)) {
+        let commands = documented(&root());
+        for expected in ["rtpproxy", "rtpproxy-demo", "makeann"] {
+            assert!(commands.iter().any(|command| title(command) == expected), "{expected}");
+        }
+        for command in &commands {
             let text = String::from_utf8(page(command)).unwrap().replace("\\-", "-");
             for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
                 let name = match (arg.get_long(), arg.get_short()) {

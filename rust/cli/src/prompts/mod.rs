@@ -12,7 +12,7 @@ use rtpproxy_analysis::prompts::sound::{Sound, SoundError, read_raw, read_wav};
 use rtpproxy_analysis::prompts::{BLOCK_SAMPLES, Encoders, PromptFiles, file_name};
 
 use crate::{complain, say};
-pub(crate) use makeann::run as makeann;
+pub(crate) use makeann::{Makeann, run as makeann};
 
 /// Encodes sounds for the command P, which plays them to a party: one file for each codec.
 ///
