@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import socket
@@ -15,13 +16,15 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may do this"
 
 def need(*programs: str) -> None:
     """Fails the test if a program is missing; skips it if the caller of the tests allows that."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if not missing:
-        return
-    message = f"not installed: {', '.join(missing)}"
-    if os.environ.get("RTPPROXY_TESTS_SKIP_MISSING"):
-        pytest.skip(message)
-    pytest.fail(message)
+    _do_without([program for program in programs if shutil.which(program) is None])
+
+
+def need_library(library: str) -> None:
+    """The same for a shared library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        _do_without([library])
 
 
 def need_ipv6() -> None:
@@ -61,3 +64,12 @@ def _output(*command: str) -> str:
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, f"{' '.join(command)}: {run.stderr}"
     return run.stdout
+
+
+def _do_without(missing: list[str]) -> None:
+    if not missing:
+        return
+    message = f"not installed: {', '.join(missing)}"
+    if os.environ.get("RTPPROXY_TESTS_SKIP_MISSING"):
+        pytest.skip(message)
+    pytest.fail(message)

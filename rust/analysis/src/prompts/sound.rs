@@ -175,10 +175,10 @@ mod tests {
         WavSpec { channels, sample_rate, bits_per_sample, sample_format }
     }
 
-    /// A second of a sine.
+    /// A quarter of a second of a sine.
     fn sine(rate_hz: u32, frequency_hz: f32) -> Vec<f32> {
         let step = std::f32::consts::TAU * frequency_hz / rate_hz as f32;
-        (0..rate_hz).map(|i| 0.5 * (i as f32 * step).sin()).collect()
+        (0..rate_hz / 4).map(|i| 0.5 * (i as f32 * step).sin()).collect()
     }
 
     fn loudness(samples: &[i16]) -> f32 {
@@ -211,7 +211,7 @@ mod tests {
                 let (_folder, path) =
                     write(spec(1, rate_hz, 32, SampleFormat::Float), &sine(rate_hz, frequency_hz));
                 let sound = read_wav(&path).unwrap();
-                assert_eq!((sound.samples.len(), sound.rate_hz), (8000, rate_hz));
+                assert_eq!((sound.samples.len(), sound.rate_hz), (2000, rate_hz));
                 let expected = if is_heard { 32768.0 * 0.5 / 2_f32.sqrt() } else { 0.0 };
                 let loudness = loudness(&sound.samples);
                 assert!((loudness - expected).abs() < 60.0, "{frequency_hz} Hz of {rate_hz}: {loudness}");
