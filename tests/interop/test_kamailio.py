@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -401,6 +402,34 @@ def test_another_relay_takes_over_and_gives_back(start_daemon: StartDaemon, tmp_
         callee.finish()
     assert other.counter("nsess_created") == 1
     assert again.counter("ncmds_errs") == other.counter("ncmds_errs") == 0
+
+
+def test_without_a_relay_calls_are_refused(tmp_path: Path) -> None:
+    relay = address_for("udp", tmp_path)
+    with (
+        Kamailio(tmp_path, relay, free_port(socket.SOCK_DGRAM)) as kamailio,
+        Sipp(tmp_path, RefusedInvite(503), remote=(HOST, kamailio.port)) as caller,
+    ):
+        caller.finish()
+        assert kamailio.disabled_relays() == [relay]
+
+
+def test_a_relay_that_is_about_to_end_takes_no_calls(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    relay = address_for("udp", tmp_path)
+    daemon = start_daemon("-s", relay)
+    daemon.command("U call 127.0.0.1 4000 from")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_for_log("SIGHUP")
+    with (
+        Kamailio(tmp_path, relay, free_port(socket.SOCK_DGRAM)) as kamailio,
+        Sipp(tmp_path, RefusedInvite(503), remote=(HOST, kamailio.port)) as caller,
+    ):
+        caller.finish()
+        # It does not try another one: E99 is an answer.
+        assert kamailio.disabled_relays() == []
+        assert [fault for fault in kamailio.faults() if "in reply from rtp proxy" not in fault] == []
+    daemon.command("D call from")
+    assert daemon.wait() == 0
 
 
 def make_prompt(path: Path) -> list[bytes]:
