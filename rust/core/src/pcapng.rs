@@ -41,6 +41,9 @@ use crate::time::Wall;
 /// The names of the interfaces of a recorded call, in the order of their numbers.
 pub const INTERFACE_NAMES: [&str; 4] = ["caller", "callee", "caller rtcp", "callee rtcp"];
 
+/// The name of a further interface, of frames that never were on the wire.
+pub const SYNTHETIC_NAME: &str = "synthetic";
+
 /// The number of the interface in [`INTERFACE_NAMES`] that stands for what `leg` sends on `channel`.
 pub fn interface_of(leg: Leg, channel: Channel) -> u32 {
     match (channel, leg) {

@@ -44,13 +44,29 @@ impl<'a> RtpView<'a> {
     /// When the version is not 2, when CSRCs, header extension or padding do not fit in `bytes`, and when
     /// the second byte says that this is RTCP sharing the port (RFC 5761, section 4).
     pub fn parse(bytes: &'a [u8]) -> Result<Self, RtpError> {
+        match bytes {
+            [first, second, ..]
+                if bytes.len() >= FIXED_HEADER_LEN
+                    && first >> 6 == VERSION
+                    && rtcp::TYPES.contains(second) =>
+            {
+                Err(RtpError::Rtcp(*second))
+            }
+            _ => Self::parse_unshared(bytes),
+        }
+    }
+
+    /// As [`Self::parse`], for a datagram of a port that has no RTCP: a second byte that RTCP would have
+    /// is a marker and a payload type.
+    ///
+    /// # Errors
+    ///
+    /// The others of [`Self::parse`].
+    pub fn parse_unshared(bytes: &'a [u8]) -> Result<Self, RtpError> {
         let header = bytes.first_chunk().ok_or(RtpError::Short { len: bytes.len() })?;
         let version = header[0] >> 6;
         if version != VERSION {
             return Err(RtpError::Version(version));
-        }
-        if rtcp::TYPES.contains(&header[1]) {
-            return Err(RtpError::Rtcp(header[1]));
         }
         let header_len = header_len(header, bytes)?;
         let body = bytes.get(header_len..).ok_or(RtpError::Header { header_len, len: bytes.len() })?;
@@ -233,6 +249,17 @@ mod tests {
             let expected = (200..=213).contains(&byte).then_some(RtpError::Rtcp(byte));
             assert_eq!(RtpView::parse(&bytes).err(), expected);
         }
+    }
+
+    #[test]
+    fn a_port_of_its_own_has_no_rtcp() {
+        let mut bytes = PLAIN;
+        for byte in 0..=u8::MAX {
+            bytes[1] = byte;
+            let rtp = RtpView::parse_unshared(&bytes).unwrap();
+            assert_eq!((rtp.marker(), rtp.payload_type()), (byte >= 128, byte & 127));
+        }
+        assert_eq!(RtpView::parse_unshared(&PLAIN[..11]), Err(RtpError::Short { len: 11 }));
     }
 
     #[test]

@@ -38,6 +38,19 @@ impl Wall {
         // Whole and fraction apart: nanoseconds of today are too many for the 53 bits of a double.
         (self.0 / 1_000_000_000) as f64 + (self.0 % 1_000_000_000) as f64 / 1e9
     }
+
+    /// The time that is so many seconds after the Unix epoch; none if it is before that or beyond the year
+    /// 2500.
+    ///
+    /// What [`Self::seconds`] says of it are the same seconds, if these are of this century.
+    pub fn from_seconds(seconds: f64) -> Option<Self> {
+        if !(0.0..SECONDS_MAX).contains(&seconds) {
+            return None;
+        }
+        let whole = seconds.trunc();
+        let nanos = ((seconds - whole) * 1e9).round();
+        Some(Self(whole as u64 * 1_000_000_000 + nanos as u64))
+    }
 }
 
 /// One moment on both clocks: timers run on `mono`, files carry `wall`.
@@ -60,4 +73,30 @@ impl Add<Duration> for Now {
 
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Late in the year 2500.
+const SECONDS_MAX: f64 = 16.75e9;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn seconds_that_are_no_time_are_refused() {
+        for seconds in [-0.001, f64::NAN, f64::INFINITY, 17e9] {
+            assert_eq!(Wall::from_seconds(seconds), None);
+        }
+        assert_eq!(Wall::from_seconds(0.0), Some(Wall(0)));
+        assert_eq!(Wall::from_seconds(1.5), Some(Wall(1_500_000_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn seconds_of_this_century_survive(seconds in 946_684_800.0..4_102_444_800.0) {
+            prop_assert_eq!(Wall::from_seconds(seconds).unwrap().seconds(), seconds);
+        }
+    }
 }

@@ -44,6 +44,13 @@ impl JitterMeter {
         }
     }
 
+    /// The jitter of all sources; none before any of them had two packets to compare.
+    pub(super) fn measured(&self) -> Option<Jitter> {
+        let sources = self.newest.iter().chain(&self.older);
+        let is_known = self.folded.updates > 0 || sources.into_iter().any(|source| source.counted >= 2);
+        is_known.then(|| self.summary())
+    }
+
     pub(super) fn summary(&self) -> Jitter {
         let mut all = self.folded;
         let mut last = None;

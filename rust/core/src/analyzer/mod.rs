@@ -12,7 +12,8 @@ use crate::time::Wall;
 
 pub use jitter::Jitter;
 use jitter::JitterMeter;
-use sequence::Sequence;
+pub use sequence::Segment;
+use sequence::{Sequence, Step};
 
 /// The statistics of one RTP stream, over all sources (SSRCs) it had.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,17 +36,17 @@ impl Analyzer {
     pub fn packet(&mut self, rtp: &RtpView<'_>, arrival: Wall) -> Seen {
         let ssrc = rtp.ssrc();
         let same_source = self.ssrc.replace(ssrc) == Some(ssrc);
-        let restarted = if same_source {
-            self.sequence.packet(rtp.sequence(), rtp.marker()).is_restart()
+        let step = if same_source {
+            self.sequence.packet(rtp.sequence(), rtp.marker())
         } else {
             self.sequence.start(rtp.sequence());
             self.ssrc_changes = self.ssrc_changes.saturating_add(1);
-            false
+            Step::Forward
         };
         self.payload_type = Some(rtp.payload_type());
         let clock = rtp::clock_rate(rtp.payload_type());
-        self.jitter.packet(ssrc, clock, rtp.timestamp(), arrival, restarted);
-        Seen { ssrc_changed: !same_source && self.ssrc_changes > 1 }
+        self.jitter.packet(ssrc, clock, rtp.timestamp(), arrival, step == Step::Reset);
+        Seen { ssrc_changed: !same_source && self.ssrc_changes > 1, misplaced: step == Step::Misplaced }
     }
 
     /// Counts a datagram that is not an RTP packet.
@@ -68,6 +69,16 @@ impl Analyzer {
         }
     }
 
+    /// The counters since the sequence last started anew.
+    pub fn segment(&self) -> Segment {
+        self.sequence.segment()
+    }
+
+    /// The jitter so far, unless no two packets could be compared yet.
+    pub fn measured_jitter(&self) -> Option<Jitter> {
+        self.jitter.measured()
+    }
+
     /// The jitter so far.
     pub fn jitter(&self) -> Jitter {
         self.jitter.summary()
@@ -79,6 +90,9 @@ impl Analyzer {
 pub struct Seen {
     /// The packet before it had another SSRC; false for the first packet.
     pub ssrc_changed: bool,
+    /// It has no place in its sequence and is in no counter: it lies before the first packet, behind which
+    /// the numbers have wrapped.
+    pub misplaced: bool,
 }
 
 /// The counters of a stream.
@@ -138,6 +152,31 @@ mod tests {
         assert_eq!(report.ssrc_changes, 3);
         assert_eq!(report.ssrc_last, Some(1));
         assert_eq!((report.nsent, report.nrcvd, report.ndups, report.nlost), (5, 4, 1, 1));
+    }
+
+    #[test]
+    fn the_segment_is_what_came_since_the_last_leap() {
+        let mut analyzer = Analyzer::new();
+        assert_eq!(analyzer.segment(), Segment::default());
+        for sequence in [65_530, 65_535, 0, 0, 2] {
+            assert!(!feed(&mut analyzer, 7, sequence).misplaced);
+        }
+        let expected = Segment { count: 4, min: 65_530, max: 65_538, offset: 65_536, duplicates: 1 };
+        assert_eq!(analyzer.segment(), expected);
+        assert!(feed(&mut analyzer, 7, 65_529).misplaced);
+        assert_eq!(analyzer.segment(), expected);
+        feed(&mut analyzer, 7, 9_000);
+        assert_eq!(analyzer.segment().count, 1);
+        assert_eq!((analyzer.segment().min, analyzer.segment().max), (74_536, 74_536));
+    }
+
+    #[test]
+    fn jitter_is_measured_from_the_second_packet_on() {
+        let mut analyzer = Analyzer::new();
+        feed(&mut analyzer, 7, 1);
+        assert_eq!(analyzer.measured_jitter(), None);
+        feed(&mut analyzer, 7, 2);
+        assert_eq!(analyzer.measured_jitter(), Some(analyzer.jitter()));
     }
 
     #[test]

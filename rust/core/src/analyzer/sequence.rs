@@ -45,8 +45,18 @@ impl Sequence {
             self.restart(position);
             return step;
         }
-        self.add(position);
-        step
+        if self.add(position) { step } else { Step::Misplaced }
+    }
+
+    /// What was counted since the last restart.
+    pub(super) fn segment(&self) -> Segment {
+        Segment {
+            count: self.count,
+            min: self.min,
+            max: self.max,
+            offset: self.offset,
+            duplicates: self.duplicates,
+        }
     }
 
     /// The counters over all restarts.
@@ -69,10 +79,11 @@ impl Sequence {
         self.window.restart(position);
     }
 
-    fn add(&mut self, position: i64) {
+    /// Counts a packet; false if it has no place.
+    fn add(&mut self, position: i64) -> bool {
         if !self.window.insert(position) {
             self.duplicates += 1;
-            return;
+            return true;
         }
         self.max = self.max.max(position);
         if position >= self.min {
@@ -80,7 +91,10 @@ impl Sequence {
         } else if self.offset == 0 {
             self.min = position;
             self.count += 1;
+        } else {
+            return false;
         }
+        true
     }
 }
 
@@ -91,12 +105,24 @@ pub(super) enum Step {
     Forward,
     /// The sender began a new sequence.
     Reset,
+    /// It lies before the first packet of a sequence that has wrapped, and is not counted.
+    Misplaced,
 }
 
-impl Step {
-    pub(super) fn is_restart(self) -> bool {
-        self == Self::Reset
-    }
+/// The packets since the sequence last started anew, positions being sequence numbers with 65,536 added for
+/// each wrap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Packets, without duplicates.
+    pub count: u64,
+    /// The lowest position; negative if a packet from before a wrap came after the first.
+    pub min: i64,
+    /// The highest position.
+    pub max: i64,
+    /// What was added to sequence numbers for wraps.
+    pub offset: i64,
+    /// Duplicates.
+    pub duplicates: u64,
 }
 
 /// Counters of packets.
@@ -205,7 +231,7 @@ mod tests {
         let mut sequence = Sequence::default();
         sequence.start(sequences.next().unwrap());
         for number in sequences {
-            assert_eq!(sequence.packet(number, false), Step::Forward);
+            assert_ne!(sequence.packet(number, false), Step::Reset);
         }
         sequence
     }

@@ -68,7 +68,7 @@ impl Encoder {
                     pcapng::interface(name, out);
                 }
                 if has_synthetic {
-                    pcapng::interface(SYNTHETIC_NAME, out);
+                    pcapng::interface(pcapng::SYNTHETIC_NAME, out);
                 }
             }
         }
@@ -192,5 +192,4 @@ fn next(ip_id: &mut u16) -> u16 {
 
 /// The interface of frames that never were on the wire, behind those of [`pcapng::INTERFACE_NAMES`].
 const SYNTHETIC_INTERFACE: u32 = pcapng::INTERFACE_NAMES.len() as u32;
-const SYNTHETIC_NAME: &str = "synthetic";
 const SYNTHETIC_COMMENT: &str = "synthetic: written by the recorder, never on the wire";
