@@ -1,11 +1,21 @@
 //! Work on recordings, away from the relay: captures are read, and audio comes out.
 //!
+//! - [`capture`]: the packets of pcap, pcapng and ad-hoc files.
+//! - [`recording`]: which files make a recording, and who is who in it.
+//! - [`srtp`]: decrypting them.
+//! - [`audio`]: from packets to sound, and into files.
+//! - [`one_side`]: a file as what one side sent.
 //! - [`codec`]: audio codecs by their static RTP payload type (RFC 3551), to and from 16-bit samples at 8000 Hz.
 //! - [`prompts`]: sounds to files that the command `P` plays.
 //! - [`MissingLibrary`]: what a machine lacks if something needs a library in C; these are loaded at run time.
 
+pub mod audio;
+pub mod capture;
 pub mod codec;
 mod native;
 pub mod prompts;
+pub mod one_side;
+pub mod recording;
+pub mod srtp;
 
 pub use native::MissingLibrary;

@@ -2,6 +2,7 @@
 
 pub(crate) mod g729;
 pub(crate) mod gsm;
+pub(crate) mod sndfile;
 
 use std::error::Error;
 

@@ -1,0 +1,192 @@
+//! Finding the files of recordings by their names (docs/recording.md).
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rtpproxy_core::recording::Leg;
+
+/// The files of one recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recording {
+    /// The path that its files have in common, without what tells them apart.
+    pub stem: PathBuf,
+    /// The files; at most one of each leg, or one for all.
+    pub(super) files: Vec<Piece>,
+}
+
+impl Recording {
+    /// The paths of its files.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|piece| piece.path.as_path())
+    }
+}
+
+/// One file of a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) path: PathBuf,
+    /// Whose packets it holds, if the name tells.
+    pub(super) leg: Option<Leg>,
+}
+
+/// The recordings that `paths` name, sorted by name: files, folders (those in them, not below), or what the
+/// two files of an ad-hoc recording have in common.
+///
+/// A file that is named is taken for a recording whatever its name is; in a folder only names that
+/// recordings have count, also with `.part` or `.recovered` behind. Files with RTCP alone have no audio and are left
+/// out of folders.
+///
+/// # Errors
+///
+/// When something cannot be read or does not exist.
+pub fn find(paths: &[PathBuf]) -> Result<Vec<Recording>, FindError> {
+    let mut found = BTreeMap::new();
+    for path in paths {
+        let error = |error| FindError { path: path.clone(), error };
+        if path.is_dir() {
+            for entry in std::fs::read_dir(path).map_err(error)? {
+                let entry = entry.map_err(error)?.path();
+                if is_recording(&entry) {
+                    add(&mut found, entry);
+                }
+            }
+        } else if path.exists() {
+            add(&mut found, path.clone());
+        } else {
+            let pair: Vec<_> = LETTERS
+                .iter()
+                .map(|(letter, _)| appended(path, &format!("{letter}.rtp")))
+                .filter(|path| path.exists())
+                .collect();
+            if pair.is_empty() {
+                return Err(error(io::ErrorKind::NotFound.into()));
+            }
+            pair.into_iter().for_each(|path| add(&mut found, path));
+        }
+    }
+    let recordings = found.into_iter().map(|((stem, _), mut files): (_, Vec<Piece>)| {
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files.dedup();
+        Recording { stem, files }
+    });
+    Ok(recordings.collect())
+}
+
+/// Why there are no recordings to be found somewhere.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", path.display())]
+pub struct FindError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// By the stem and, of files that hold a whole recording, their suffix.
+type Found = BTreeMap<(PathBuf, Vec<u8>), Vec<Piece>>;
+
+fn add(found: &mut Found, path: PathBuf) {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let (stem, suffix) = split(name);
+    let (stem, leg) = LETTERS
+        .iter()
+        .find_map(|(letter, leg)| Some((stem.strip_suffix(letter.as_bytes())?, Some(*leg))))
+        .unwrap_or((stem, None));
+    // The two files of a call go together, others of its name are other recordings.
+    let key = if leg.is_some() { [b"+", suffix].concat() } else { suffix.to_vec() };
+    let stem = path.with_file_name(OsStr::from_bytes(stem));
+    found.entry((stem, key)).or_default().push(Piece { path, leg });
+}
+
+fn is_recording(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    path.is_file() && SUFFIXES.iter().any(|suffix| split(name).1 == suffix.as_bytes())
+}
+
+/// A name without the suffix of a recording, and that suffix; what marks an unfinished one is cut off.
+fn split(name: &[u8]) -> (&[u8], &[u8]) {
+    let name = UNFINISHED.iter().find_map(|end| name.strip_suffix(end.as_bytes())).unwrap_or(name);
+    match SUFFIXES.iter().find(|suffix| name.ends_with(suffix.as_bytes())) {
+        Some(suffix) => name.split_at(name.len() - suffix.len()),
+        None => (name, b""),
+    }
+}
+
+fn appended(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned().into_vec();
+    name.extend(suffix.as_bytes());
+    PathBuf::from(std::ffi::OsString::from_vec(name))
+}
+
+const SUFFIXES: [&str; 3] = [".pcapng", ".pcap", ".rtp"];
+const UNFINISHED: [&str; 2] = [".part", ".recovered"];
+/// Before the suffix: what the caller sends, and the callee.
+const LETTERS: [(&str, Leg); 2] = [(".o", Leg::Caller), (".a", Leg::Callee)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(folder: &Path, names: &[&str]) {
+        for name in names {
+            std::fs::write(folder.join(name), b"").unwrap();
+        }
+    }
+
+    /// For each recording its stem and its files.
+    fn names(found: &[Recording]) -> Vec<(String, Vec<String>)> {
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        found.iter().map(|recording| (name(&recording.stem), recording.files().map(name).collect())).collect()
+    }
+
+    #[test]
+    fn a_folder_gives_its_recordings() {
+        let folder = tempfile::tempdir().unwrap();
+        touch(
+            folder.path(),
+            &["b.o.rtp", "b.a.rtp", "b.o.rtcp", "b.o.json", "a.pcapng", "a.json", "c.pcap.part"],
+        );
+        touch(folder.path(), &["d.o.pcapng.part", "notes.txt", "e.rtp.recovered"]);
+        let found = names(&find(&[folder.path().to_owned()]).unwrap());
+        let expected = [
+            ("a", vec!["a.pcapng"]),
+            ("b", vec!["b.a.rtp", "b.o.rtp"]),
+            ("c", vec!["c.pcap.part"]),
+            ("d", vec!["d.o.pcapng.part"]),
+            ("e", vec!["e.rtp.recovered"]),
+        ];
+        let found: Vec<_> = found
+            .iter()
+            .map(|(stem, files)| (stem.as_str(), files.iter().map(String::as_str).collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_pair_is_found_by_what_its_names_share() {
+        let folder = tempfile::tempdir().unwrap();
+        touch(folder.path(), &["x=1.o.rtp", "x=1.a.rtp", "y.a.rtp"]);
+        let found = find(&[folder.path().join("x=1"), folder.path().join("y")]).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].files[0].leg, Some(Leg::Callee));
+        assert_eq!(found[0].files[1].leg, Some(Leg::Caller));
+        assert_eq!(found[1].files.len(), 1);
+    }
+
+    #[test]
+    fn a_file_is_taken_whatever_it_is_called() {
+        let folder = tempfile::tempdir().unwrap();
+        touch(folder.path(), &["capture", "x.o.rtp"]);
+        let paths = ["capture", "x.o.rtp", "x.o.rtp"].map(|name| folder.path().join(name));
+        let found = names(&find(&paths).unwrap());
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[1], ("x".to_owned(), vec!["x.o.rtp".to_owned()]));
+    }
+
+    #[test]
+    fn what_does_not_exist_is_named() {
+        let error = find(&["/nonexistent/x".into()]).unwrap_err();
+        assert!(error.to_string().starts_with("/nonexistent/x: "), "{error}");
+    }
+}

@@ -1,0 +1,8 @@
+//! Recordings of calls as a whole: which files belong together, and who is who in them.
+
+mod find;
+mod load;
+mod sidecar;
+
+pub use find::{FindError, Recording, find};
+pub use load::{Loaded, RecordingError};
