@@ -13,8 +13,8 @@ pub mod audio;
 pub mod capture;
 pub mod codec;
 mod native;
-pub mod prompts;
 pub mod one_side;
+pub mod prompts;
 pub mod recording;
 pub mod srtp;
 

@@ -10,6 +10,7 @@ use crate::check;
 use crate::ctl::Ctl;
 use crate::daemon;
 use crate::demo::Demo;
+use crate::extract::{self, Extract, ExtractAudio};
 use crate::flags::{self, FlagError, Request};
 use crate::prompts::{self, Makeann, Prompts};
 use crate::reference::{Completions, Man};
@@ -112,6 +113,7 @@ pub(crate) fn complain(text: &str) {
 const SUB_COMMANDS: &[Program] = &[
     Program { name: "ctl", run: |args| sub_command(args, Ctl::run), options: Ctl::command },
     Program { name: "demo", run: |args| sub_command(args, Demo::run), options: Demo::command },
+    Program { name: "extract", run: |args| sub_command(args, Extract::run), options: Extract::command },
     Program { name: "prompts", run: |args| sub_command(args, Prompts::run), options: Prompts::command },
     Program { name: "man", run: |args| sub_command(args, Man::run), options: || Man::command().hide(true) },
     Program {
@@ -122,5 +124,7 @@ const SUB_COMMANDS: &[Program] = &[
 ];
 
 /// What the binary is if it is called by another name, through a link or `exec -a`.
-const COMPANIONS: &[Program] =
-    &[Program { name: "makeann", run: prompts::makeann, options: Makeann::command }];
+const COMPANIONS: &[Program] = &[
+    Program { name: "extractaudio", run: extract::extractaudio, options: ExtractAudio::command },
+    Program { name: "makeann", run: prompts::makeann, options: Makeann::command },
+];
