@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,40 @@ def test_a_hangup_waits_for_the_last_session(start_daemon: StartDaemon, make_cal
     call.talk(3)
     assert call.command("D") == "0"
     assert daemon.wait() == 0
+
+
+def test_lines_may_carry_the_time_since_a_start(start_daemon: StartDaemon) -> None:
+    """The start is a reading of the clock that `-C` names."""
+    start = time.clock_gettime(time.CLOCK_BOOTTIME) - 3661.5
+    daemon = start_daemon(environment={"RTPP_LOG_TFORM": "rel", "RTPP_LOG_TSTART": str(start)})
+    line = daemon.wait_for_log("started, pid")
+    assert re.match(r"01:01:[0-2]\d\.\d{3}/INFO:GLOBAL:", line), line
+    plain = start_daemon(environment={"RTPP_LOG_TSTART": str(start), "RTPP_GLITCH_ACT": "anything"})
+    assert plain.wait_for_log("started, pid").startswith("INFO:GLOBAL:")
+
+
+@needs_root
+def test_core_dumps_are_allowed(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon()
+    limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
+    assert re.search(r"^Max core file size +(unlimited +unlimited|(\d+) +\2) ", limits, re.MULTILINE), limits
+
+
+@needs_root
+def test_a_daemon_that_fails_in_the_background_says_so(tmp_path: Path) -> None:
+    arguments = ["-F", "--nice", "-5", "-s", str(tmp_path / "control"), "-p", str(tmp_path / "pid")]
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-sys_nice", "--", str(binary()), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=clean_environment(),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("rtpproxy: can't set the nice level to -5: "), done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

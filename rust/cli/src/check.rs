@@ -11,6 +11,7 @@ use rtpproxy_relay::config::RecordFormat;
 
 use crate::daemon::guard_root;
 use crate::flags::{Fallback, Flags, Form, GROUPS, Given, Opt, Origin, Reach, Value};
+use crate::modules;
 use crate::settings::{Note, Settings};
 use crate::{complain, say};
 
@@ -45,7 +46,9 @@ type Group = (&'static str, Vec<Row>);
 
 /// One setting.
 struct Row {
-    option: &'static Opt,
+    key: &'static str,
+    /// Whether a settings file may have it.
+    settable: bool,
     /// What is in force; `None` if that is nothing.
     value: Option<toml::Value>,
     from: String,
@@ -54,19 +57,33 @@ struct Row {
 fn groups(given: &Given, settings: &Settings) -> Vec<Group> {
     let groups = GROUPS.iter().map(|(heading, options)| {
         let shown = options.iter().filter(|option| option.reach > Reach::Line);
-        (*heading, shown.map(|option| row(option, given, settings)).collect::<Vec<_>>())
+        let rows = shown.map(|option| row(option, given, settings));
+        (*heading, rows.chain(loaded(settings).filter(|_| *heading == "Modules")).collect::<Vec<_>>())
     });
     groups.filter(|(_, rows)| !rows.is_empty()).collect()
 }
 
-fn row(option: &'static Opt, given: &Given, settings: &Settings) -> Row {
+/// The modules that options and the configuration file name, if there are any.
+fn loaded(settings: &Settings) -> impl Iterator<Item = Row> {
+    let names: Vec<_> = settings.relay.modules.iter().map(|module| modules::name(module.kind())).collect();
+    let row = Row {
+        key: "modules in force",
+        settable: false,
+        value: Some(names.into()),
+        from: "because of config, dso".into(),
+    };
+    (!settings.relay.modules.is_empty()).then_some(row).into_iter()
+}
+
+fn row(option: &Opt, given: &Given, settings: &Settings) -> Row {
+    let (key, settable) = (option.key, option.reach == Reach::File);
     if let Some((value, origin)) = given.get(option.key) {
         let from = match origin {
             Origin::Line(option) => format!("command line: {option}"),
             Origin::Variable(name) => format!("environment: {name}"),
             Origin::File(path, line, _) => format!("{}:{line}", path.display()),
         };
-        return Row { option, value: Some(typed(option.form, value)), from };
+        return Row { key, settable, value: Some(typed(option.form, value)), from };
     }
     let (value, from) = match option.default {
         Fallback::Value(text) => (Some(typed(option.form, &Value::Texts(vec![text.into()]))), "default"),
@@ -76,7 +93,7 @@ fn row(option: &'static Opt, given: &Given, settings: &Settings) -> Row {
         }
         Fallback::None => (None, "default"),
     };
-    Row { option, value, from: from.into() }
+    Row { key, settable, value, from: from.into() }
 }
 
 /// What holds for an option whose default depends on others, and what decided that.
@@ -131,13 +148,11 @@ fn plain(groups: &[Group]) -> String {
     let mut lines = Vec::new();
     for (heading, rows) in groups {
         lines.push(format!("# {heading}"));
-        for Row { option, value, from } in rows {
+        for Row { key, settable, value, from } in rows {
             lines.push(match value {
-                Some(value) if option.reach == Reach::File => {
-                    format!("{:WIDTH$}  # {from}", format!("{} = {value}", option.key))
-                }
-                Some(value) => format!("# {} = {value}  # {from}", option.key),
-                None => format!("# {} is not set", option.key),
+                Some(value) if *settable => format!("{:WIDTH$}  # {from}", format!("{key} = {value}")),
+                Some(value) => format!("# {key} = {value}  # {from}"),
+                None => format!("# {key} is not set"),
             });
         }
         lines.push(String::new());
@@ -153,9 +168,9 @@ fn table(groups: &[Group]) -> Table {
         .set_header(["setting", "value", "from"]);
     for (heading, rows) in groups {
         table.add_row([Cell::new(heading).add_attribute(Attribute::Bold)]);
-        for Row { option, value, from } in rows {
+        for Row { key, value, from, .. } in rows {
             let shown = value.as_ref().map_or("-".into(), shown);
-            table.add_row([Cell::new(format!("  {}", option.key)), Cell::new(shown), Cell::new(from)]);
+            table.add_row([Cell::new(format!("  {key}")), Cell::new(shown), Cell::new(from)]);
         }
     }
     table

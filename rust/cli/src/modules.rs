@@ -56,6 +56,12 @@ pub(crate) fn by_name(name: &str) -> Result<ModuleKind, String> {
     }
 }
 
+/// The name of a kind of module.
+pub(crate) fn name(kind: ModuleKind) -> &'static str {
+    let named = NAMES.iter().find(|(_, known)| *known == Some(kind));
+    named.map(|(name, _)| *name).expect("every kind of module has a name")
+}
+
 fn missing(name: &str) -> String {
     format!("module {name} is not part of this version")
 }

@@ -88,6 +88,18 @@ fn what_follows_from_other_settings_is_shown() {
 }
 
 #[test]
+fn modules_are_checked_and_shown() {
+    let place = Place::new();
+    fs::write(place.path("m.conf"), "modules { catch_dtmf {} }").unwrap();
+    let lines = in_force(&place, &["--config", "m.conf"], &[("RTPPROXY_DSO", "acct_csv")]);
+    assert_line(&lines, "dso = [\"acct_csv\"] # environment: RTPPROXY_DSO");
+    assert_line(&lines, "# modules in force = [\"acct_csv\", \"catch_dtmf\"] # because of config, dso");
+    assert!(!place.path("rtpproxy_acct.csv").exists());
+    fs::write(place.path("m.conf"), "modules { catch_dtmf { volume = 11 } }").unwrap();
+    assert!(refused(&place, &["--config", "m.conf"], &[])[0].contains("volume"));
+}
+
+#[test]
 fn of_two_options_for_one_thing_the_stronger_place_decides() {
     let place = Place::new();
     fs::write(place.path("s.toml"), "pcap = true").unwrap();
