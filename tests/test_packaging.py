@@ -196,6 +196,10 @@ def test_the_package_holds_everything(unpacked: Path) -> None:
         assert "record-format" in (share / completions).read_text()
     docs = share / "doc/rtpproxy"
     assert (docs / "docs/operations.md").read_text() == (ROOT / "docs/operations.md").read_text()
+    examples = docs / "docs/examples"
+    assert {file.name for file in examples.iterdir()} == {
+        file.name for file in (ROOT / "docs/examples").iterdir()
+    }
     assert "BSD-2-Clause" in (docs / "copyright").read_text()
     assert {"changelog.gz", "changelog.Debian.gz", "README.md"} <= {file.name for file in docs.iterdir()}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from interop.sipp import HOST, free_port
+from interop.sipp import HOST, authority, free_port
 from support.daemon import ROOT, Daemon, wait_until
 
 SAMPLE = ROOT / "docs" / "examples" / "sippy_b2bua.sh"
@@ -37,16 +37,22 @@ class B2bua:
     """
 
     def __init__(
-        self, folder: Path, daemon: Daemon, relay: str, callee: tuple[str, int], command_socket: str
+        self,
+        folder: Path,
+        daemon: Daemon,
+        relay: str,
+        callee: tuple[str, int],
+        command_socket: str,
+        address: str = HOST,
     ) -> None:
         self._daemon = daemon
         self._log_path = folder / "b2bua.log"
         self.port = free_port()
         values = {
-            "SIP_ADDRESS": HOST,
+            "SIP_ADDRESS": address,
             "SIP_PORT": str(self.port),
-            "CALLERS": HOST,
-            "NEXT_HOP": f"{callee[0]}:{callee[1]}",
+            "CALLERS": f"{HOST},[::1]",
+            "NEXT_HOP": authority(*callee),
             "RTPPROXY": relay,
             "COMMAND_SOCKET": command_socket,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -220,10 +220,12 @@ class Sipp:
         calls: int = 1,
         echo: bool = False,
         call_id: str | None = None,
+        host: str = HOST,
     ) -> None:
         need("sipp")
         self._name = f"phone-{next(self._names)}"
         self._folder = folder
+        self._host = host
         self.call_id = call_id or f"%u-{self._name}"
         self.port = free_port()
         self.media_port = free_port(1 if remote is None else 4 * calls)
@@ -233,13 +235,13 @@ class Sipp:
         unused = '<Reference variables="all"/>' if "all," in text else ""
         scenario.write_text(_SCENARIO.format(text, unused))
         command = ["sipp", "-sf", str(scenario), "-m", str(calls), "-l", str(calls), "-r", str(calls)]
-        command += ["-i", HOST, "-p", str(self.port), "-mi", HOST, "-mp", str(self.media_port)]
+        command += ["-i", host, "-p", str(self.port), "-mi", host, "-mp", str(self.media_port)]
         command += ["-ci", HOST, "-cp", str(free_port()), "-nostdin", "-cid_str", self.call_id]
         command += ["-trace_logs", "-log_file", str(self._file("marks"))]
         command += ["-trace_err", "-error_file", str(self._file("errors"))]
         command += ["-timeout", "60s", "-timeout_error"]
         command += ["-rtp_echo"] if echo else []
-        command += [f"{remote[0]}:{remote[1]}"] if remote else []
+        command += [authority(*remote)] if remote else []
         with self._file("screen").open("wb") as screen:
             self._process = subprocess.Popen(
                 command,
@@ -250,7 +252,7 @@ class Sipp:
                 env={**os.environ, "TERM": "dumb"},
             )
         if remote is None:
-            wait_until(lambda: self._process.poll() is not None or _is_taken(self.port), "sipp listens")
+            wait_until(lambda: self._process.poll() is not None or _is_taken(self.port, host), "sipp listens")
 
     def await_mark(self, mark: str) -> None:
         """Waits until the phone has come to a mark, where it stays."""
@@ -265,8 +267,8 @@ class Sipp:
         )
         message += f"Via: SIP/2.0/UDP {HOST}:9;branch=z9hG4bK-{mark}\r\nFrom: <sip:test>;tag=1\r\n"
         message += "To: <sip:phone>\r\nContent-Length: 0\r\n\r\n"
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.sendto(message.encode(), (HOST, self.port))
+        with socket.socket(_family(self._host), socket.SOCK_DGRAM) as sender:
+            sender.sendto(message.encode(), (self._host, self.port))
 
     def told(self) -> list[Media]:
         """Where the other party wants to hear, as the SDP that came says, one entry for each."""
@@ -318,13 +320,22 @@ def free_port(count: int = 1) -> int:
     raise AssertionError("no free ports")
 
 
-def _is_taken(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def authority(host: str, port: int) -> str:
+    """As URIs and options name it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_taken(port: int, host: str = HOST) -> bool:
+    with socket.socket(_family(host), socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return True
     return False
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _send(first_line: str, headers: str, body: str = "", retransmit: bool = True) -> str:
@@ -393,7 +404,7 @@ def _sdp(step: Invite | RefusedInvite | CancelledInvite | Answer) -> str:
     return "\n".join(
         [
             "v=0",
-            "o=phone 1 1 IN IP4 [local_ip]",
+            "o=phone 1 1 IN IP[media_ip_type] [media_ip]",
             "s=-",
             f"c=IN {family} {host}",
             "t=0 0",

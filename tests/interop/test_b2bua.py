@@ -25,6 +25,7 @@ from interop.sipp import (
 from support import capture as recording
 from support.daemon import StartDaemon, free_port, wait_until
 from support.phone import Media, Phone
+from support.tools import need_ipv6
 
 TRANSPORTS = ["udp", "udp6", "tcp", "tcp6", "unix", "cunix"]
 KEY = "dtmf_2833_5.pcap"
@@ -86,6 +87,46 @@ def test_a_call_is_held_and_recorded(
     packets = recording.read(path)
     for leg in (None,) if options else ("caller", "callee"):
         assert [packet.payload for packet in packets if packet.interface == leg] == said
+
+
+@pytest.mark.parametrize("options", [(), ("--compat",)], ids=["native", "compat"])
+@pytest.mark.parametrize(
+    ("caller_host", "callee_host"),
+    [(HOST, HOST), ("::1", "::1"), (HOST, "::1"), ("::1", HOST)],
+    ids=["4to4", "6to6", "4to6", "6to4"],
+)
+def test_the_route_chooses_among_wildcard_addresses(
+    start_daemon: StartDaemon, tmp_path: Path, caller_host: str, callee_host: str, options: tuple[str, ...]
+) -> None:
+    need_ipv6()
+    relay, notify = address_for("udp", tmp_path), f"unix:{tmp_path}/b2bua"
+    listen = ("-l", "0.0.0.0", "-6", "/::")
+    daemon = start_daemon("-s", relay, "-n", notify, *options, listen=listen, log_level="dbug")
+    with (
+        Phone(caller_host) as caller_media,
+        Phone(callee_host) as callee_media,
+        Sipp(tmp_path, Answer(media=callee_media.media), HungUp(), host=callee_host) as callee,
+        B2bua(tmp_path, daemon, relay, (callee_host, callee.port), notify, address="*") as b2bua,
+        Sipp(
+            tmp_path,
+            Invite(media=caller_media.media),
+            Mark("end"),
+            HangUp(),
+            remote=(caller_host, b2bua.port),
+            host=caller_host,
+        ) as caller,
+    ):
+        caller.await_mark("end")
+        (at_caller_side,), (at_callee_side,) = caller.told(), callee.told()
+        assert (at_caller_side.host, at_callee_side.host) == (caller_host, callee_host)
+        said = caller_media.say(at_caller_side, 5)
+        assert callee_media.hear(5) == said
+        answered = callee_media.say(at_callee_side, 3)
+        assert caller_media.hear(3) == answered
+        caller.go("end")
+        caller.finish()
+        callee.finish()
+        check_counters(daemon, relayed=8)
 
 
 def test_a_call_is_put_on_hold_and_taken_back(start_daemon: StartDaemon, tmp_path: Path) -> None:
