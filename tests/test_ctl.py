@@ -144,7 +144,7 @@ def test_every_counter_comes_without_names(daemon: Daemon) -> None:
 
 
 def test_help_needs_no_relay() -> None:
-    assert "U       creates or updates a session\n" in ctl("help").stdout
+    assert "U          creates or updates a session\n" in ctl("help").stdout
     assert ctl("help", "E72").stdout.startswith("E72: the session cannot be created")
     usage = ctl("--help")
     assert usage.returncode == 0
@@ -211,6 +211,7 @@ def test_no_connection_is_explained(tmp_path: Path) -> None:
             (f"tcp:127.0.0.1:{port}", "Connection refused", "Nobody listens there"),
             ("tcp:127.0.0.1:port", "bad address", "port"),
             ("udp:", "bad address", "udp:"),
+            ("systemd:", "bad address", "only a relay can listen there"),
             ("", "bad address", ""),
         ]:
             done = ctl("-s", address, "I")
@@ -350,14 +351,14 @@ def test_a_lost_datagram_is_sent_again() -> None:
     assert len(set(seen)) == 1
 
 
-def spawn(folder: Path, *words: str, columns: int = 120) -> pexpect.spawn[str]:
+def spawn(folder: Path, *words: str, lines: int = 60, columns: int = 120) -> pexpect.spawn[str]:
     """Runs `rtpproxy ctl` on a terminal; its history lies in `folder`."""
     environment = {**ENVIRONMENT, "XDG_STATE_HOME": str(folder), "TERM": "xterm", "NO_COLOR": "1"}
     return pexpect.spawn(
         str(binary()),
         ["ctl", *words],
         env=environment,
-        dimensions=(60, columns),
+        dimensions=(lines, columns),
         encoding="utf-8",
         timeout=20,
     )
@@ -495,9 +496,14 @@ def test_a_history_that_cannot_be_kept_is_told(daemon: Daemon, tmp_path: Path) -
     prompt = spawn(in_the_way, "-s", control(daemon))
     prompt.expect_exact(PROMPT)
     prompt.sendline("V")
-    prompt.expect_exact("20040107")
-    prompt.sendeof()
     prompt.expect_exact("the history is not kept")
+    prompt.expect_exact("20040107")
+    prompt.expect_exact(PROMPT)
+    prompt.sendline("VF 1")
+    prompt.expect_exact("0: the relay cannot do that")
+    # It is told once.
+    assert "history" not in str(prompt.before)
+    prompt.sendeof()
     assert finish(prompt) == 0
 
 
@@ -508,11 +514,23 @@ def test_watching_shows_what_grows(daemon: Daemon, tmp_path: Path) -> None:
     daemon.command("U call-1 127.0.0.1 4000 from to")
     screen.expect(r"│ nsess_created +┆ +1 ┆")
     # The question itself is a command.
-    screen.expect(r"│ ncmds_rcvd +┆ +\d+ ┆ +[1-9]\d*\.\d ┆")
+    screen.expect(r"│ ncmds_rcvd +┆ +\d+ ┆ +[1-9]\d*\.\d │")
     screen.sendintr()
     screen.expect(pexpect.EOF)
     screen.close()
     assert screen.signalstatus == signal.SIGINT
+
+
+def test_watching_fits_the_terminal(daemon: Daemon, tmp_path: Path) -> None:
+    screen = spawn(tmp_path, "-s", control(daemon), "--watch", "0.1", "G", lines=12, columns=80)
+    screen.expect(r"\[\d+ more lines")
+    screen.expect_exact("\x1b[2J\x1b[H")
+    screen.expect(r"\[\d+ more lines")
+    # The line of the cursor stays free.
+    assert str(screen.before).count("\n") == 10
+    screen.sendintr()
+    screen.expect(pexpect.EOF)
+    screen.close()
 
 
 def test_watching_ends_with_its_session(daemon: Daemon) -> None:

@@ -184,12 +184,12 @@ pub(super) fn help(topic: &str) -> String {
 fn overview() -> String {
     let mut text = String::new();
     let own = [
-        ("help X", "says more of X: a command, && (sub-commands), an error code, a counter"),
+        ("help WORD", "says more: of a command, && (sub-commands), an error code, a counter"),
         ("quit", "ends, as Ctrl-D does"),
     ];
     for (name, does) in COMMANDS.iter().map(|command| (command.name, command.does)).chain(own) {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {name:8}{does}");
+        let _ = writeln!(text, "  {name:11}{does}");
     }
     text
 }
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn help_knows_commands_errors_and_counters() {
-        assert!(help("").contains("U       creates or updates a session\n"));
+        assert!(help("").contains("U          creates or updates a session\n"));
         assert!(help("u").starts_with("U[modifiers] callid addr"));
         assert!(help("V").starts_with("V\n"));
         assert!(help("G").contains("pps_in"));

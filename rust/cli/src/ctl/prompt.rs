@@ -28,7 +28,7 @@ use super::show::{self, Form};
 pub(super) fn prompt(dialog: &mut Dialog, form: Form) -> Result<bool, Fault> {
     dialog.ask(b"V", form)?;
     let mut editor = editor().map_err(|error| Fault::Input(format!("cannot use this terminal: {error}")))?;
-    let history = history_path();
+    let mut history = history_path();
     if let Some(path) = &history {
         // There is none the first time.
         let _ = editor.load_history(path);
@@ -43,6 +43,8 @@ pub(super) fn prompt(dialog: &mut Dialog, form: Form) -> Result<bool, Fault> {
                 }
                 // Only a history that is switched off refuses entries.
                 let _ = editor.add_history_entry(line);
+                // At once: who knows how this ends.
+                history = history.filter(|path| keep(&mut editor, path));
                 if !obey(line, dialog, form)? {
                     break;
                 }
@@ -51,9 +53,6 @@ pub(super) fn prompt(dialog: &mut Dialog, form: Form) -> Result<bool, Fault> {
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(Fault::Input(format!("cannot read the terminal: {error}"))),
         }
-    }
-    if let Some(path) = history {
-        keep(&mut editor, &path);
     }
     Ok(true)
 }
@@ -96,13 +95,15 @@ fn history_path() -> Option<PathBuf> {
     Some(state.join("rtpproxy").join("ctl-history"))
 }
 
-fn keep(editor: &mut CommandEditor, path: &Path) {
+/// Adds the last lines to the file; false, once told, if that is not possible.
+fn keep(editor: &mut CommandEditor, path: &Path) -> bool {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     let kept = made.map_err(ReadlineError::from).and_then(|()| editor.append_history(path));
-    if let Err(error) = kept {
+    if let Err(error) = &kept {
         crate::complain(&format!("ctl: the history is not kept: {}: {error}", path.display()));
     }
+    kept.is_ok()
 }
 
 /// Completes command letters, names of counters, capabilities and sub-commands.

@@ -37,7 +37,7 @@ pub(super) fn print(exchange: &Exchange, form: Form) -> io::Result<()> {
 
 /// The reply for people, with its last line feed.
 pub(super) fn readable(exchange: &Exchange) -> String {
-    let line = String::from_utf8_lossy(&exchange.bytes).trim_end().to_owned();
+    let line = printable(&exchange.bytes);
     let text = match &exchange.reply {
         Some(Reply::Error(code)) => format!("{code}: {}", code.text()),
         Some(Reply::NoSession) => format!("0: {NO_SESSION}"),
@@ -48,6 +48,19 @@ pub(super) fn readable(exchange: &Exchange) -> String {
         None => line,
     };
     text + "\n"
+}
+
+/// A reply as it came, but without what would steer the terminal.
+fn printable(reply: &[u8]) -> String {
+    let mut text = String::new();
+    for symbol in String::from_utf8_lossy(reply).trim_end().chars() {
+        if symbol.is_control() && symbol != '\n' {
+            text.extend(symbol.escape_default());
+        } else {
+            text.push(symbol);
+        }
+    }
+    text
 }
 
 /// The reply for programs: one line.
@@ -77,12 +90,14 @@ impl<'a> Figures<'a> {
         (!rows.is_empty()).then_some(Self { rows, title, meanings })
     }
 
-    /// A table as wide as the terminal allows, with a column for `rates`, if there are any: one for each figure.
+    /// A table as wide as the terminal allows: with a column for `rates`, one for each figure, or for what the
+    /// figures mean.
     pub(super) fn table(&self, rates: Option<&[Option<f64>]>) -> Table {
         let mut table = Table::new();
         let mut header = vec![self.title, "value"];
         header.extend(rates.map(|_| "per second"));
-        header.extend((!self.meanings.is_empty()).then_some("meaning"));
+        let has_meanings = rates.is_none() && !self.meanings.is_empty();
+        header.extend(has_meanings.then_some("meaning"));
         table.load_style(UTF8_FULL_CONDENSED);
         if table.width().is_some_and(|columns| columns >= COLUMNS_MIN) {
             table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -91,7 +106,7 @@ impl<'a> Figures<'a> {
         for (at, (name, value)) in self.rows.iter().enumerate() {
             let mut row = vec![(*name).to_owned(), value.to_string()];
             row.extend(rates.map(|rates| rates[at].map_or(String::new(), |rate| format!("{rate:.1}"))));
-            if !self.meanings.is_empty() {
+            if has_meanings {
                 row.push(meaning(self.meanings, name).unwrap_or_default().to_owned());
             }
             table.add_row(row);
@@ -282,6 +297,7 @@ mod tests {
                 "35000 192.0.2.1 && 0 && -1\nsub-command 2 failed; those behind it were left out\n",
             ),
             ("V", "something new\n", "something new\n"),
+            ("V", "\x1b[2Jcleared\n", "\\u{1b}[2Jcleared\n"),
         ] {
             assert_eq!(readable(&exchange(command, reply)), expected, "{command}");
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Local;
 use rtpproxy_core::command::{AnyRules, Command, StatValue, parse};
+use rustix::termios::tcgetwinsize;
 
 use super::dialog::{Dialog, Exchange};
 use super::fault::Fault;
@@ -69,10 +70,32 @@ fn draw(headline: &str, figures: &Figures<'_>, since: Option<(Duration, &[StatVa
         Some((elapsed, before)) => figures.rates(before, elapsed.as_secs_f64()),
         None => figures.rates(&[], 1.0),
     };
-    let table = figures.table(Some(&rates));
+    let screen = fitting(&format!("{headline}\n{}", figures.table(Some(&rates))), screen_lines());
     let mut output = io::stdout().lock();
-    write!(output, "{CLEAR}{headline}\n{table}\n")?;
+    write!(output, "{CLEAR}{screen}")?;
     output.flush()
+}
+
+/// The lines of the terminal; `None` if it does not say.
+fn screen_lines() -> Option<usize> {
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    Some(size.ws_row.into()).filter(|lines| *lines > 2)
+}
+
+/// `text` with as many of its lines as fit, and how many do not: more would scroll the others away.
+fn fitting(text: &str, lines: Option<usize>) -> String {
+    let all = text.lines().count();
+    match lines {
+        // The last line is the cursor's.
+        Some(lines) if all >= lines => {
+            let shown = lines - 2;
+            let mut kept: String = text.lines().take(shown).map(|line| format!("{line}\n")).collect();
+            kept +=
+                &format!("[{} more lines: they need a taller terminal, or a choice of names]\n", all - shown);
+            kept
+        }
+        _ => format!("{text}\n"),
+    }
 }
 
 /// Clears the terminal and goes to its first line.
@@ -81,6 +104,14 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        assert_eq!(fitting("a\nb\nc", None), "a\nb\nc\n");
+        assert_eq!(fitting("a\nb\nc", Some(4)), "a\nb\nc\n");
+        let cut = fitting("a\nb\nc", Some(3));
+        assert!(cut.starts_with("a\n[2 more lines") && cut.lines().count() == 2, "{cut}");
+    }
 
     #[test]
     fn only_what_changes_nothing_is_repeated() {

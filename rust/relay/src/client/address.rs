@@ -30,6 +30,7 @@ impl Address {
             Some(("udp6", rest)) => inet(rest, Family::V6).map(Self::Udp),
             Some(("tcp", rest)) => inet(rest, Family::V4).map(Self::Tcp),
             Some(("tcp6", rest)) => inet(rest, Family::V6).map(Self::Tcp),
+            Some(("stdio" | "stdioc" | "systemd", "")) => Err("only a relay can listen there".to_owned()),
             #[cfg(unix)]
             Some(("cunix", rest)) => path(rest).map(Self::Cunix),
             #[cfg(unix)]
@@ -86,7 +87,7 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(Address::parse(text).unwrap().to_string(), expected);
         }
-        for bad in ["udp:", "tcp::1", "udp:127.0.0.1:x", "udp:::1:7"] {
+        for bad in ["udp:", "tcp::1", "udp:127.0.0.1:x", "udp:::1:7", "stdio:", "systemd:"] {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }
     }
