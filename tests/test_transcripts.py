@@ -49,6 +49,10 @@ class Transcript:
                     pairs = (int(high) - int(low)) // 2 + 1
                 case ["latch", mode]:
                     options += ["--latch", mode]
+                case ["notify", target]:
+                    options += ["-n", target]
+                case ["module", name]:
+                    options += ["--dso", name]
                 case _:
                     raise AssertionError(f"a setting that only the core knows: {setting}")
         return options, listen, pairs
@@ -62,7 +66,7 @@ PLAIN = {
 
 
 def test_there_are_transcripts_without_packets() -> None:
-    assert {"errors", "tags", "weak", "ports", "recording"} <= PLAIN.keys()
+    assert {"errors", "key_watch", "tags", "weak", "ports", "recording"} <= PLAIN.keys()
 
 
 @pytest.mark.parametrize("name", PLAIN)
