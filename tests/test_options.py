@@ -350,6 +350,7 @@ def test_u_and_w_set_owner_and_mode(
         status = Path(f"/proc/{relay.pid}/status").read_text()
         assert re.search(rf"^Uid:(\t{entry.pw_uid}){{4}}$", status, re.MULTILINE), status
         assert re.search(rf"^Gid:(\t{gid}){{4}}$", status, re.MULTILINE), status
+        assert re.search(rf"^Groups:\t{gid} *$", status, re.MULTILINE), status
         control = relay.socket.stat()
         assert (control.st_uid, control.st_gid) == (entry.pw_uid, gid)
         umask = os.umask(0)
@@ -418,8 +419,16 @@ def test_questions_are_answered() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", version.stdout)
     first, *rest = protocol.stdout.splitlines()
     assert first == "Basic version: 20040107"
+    assert rest[0].startswith("Extension 20040107: ")
+    assert rest[-1].startswith("Extension 20260309: ")
+    assert len(rest) == 25
     assert all(re.fullmatch(r"Extension \d{8}: .+", line) for line in rest)
     assert clock.stdout == "CLOCK_BOOTTIME\n"
+
+
+def test_what_is_bad_before_a_question_still_fails() -> None:
+    assert "port_min" in refused("-m", "0", "-V")
+    assert "unknown option --loud" in refused("--loud", "-V")
 
 
 # How options are read.
@@ -522,6 +531,7 @@ def on_a_terminal(columns: int, *arguments: str) -> str:
 
 BAD: dict[str, tuple[list[str], str]] = {
     "-A": (["-A", ""], "first advertised address is invalid"),
+    "-A first": (["-A", "/b"], "first advertised address is invalid"),
     "-A second": (["-A", "a/"], "second advertised address is invalid"),
     "-A bridge": (
         ["-l", "127.0.0.1/127.0.0.2", "-A", "a"],
@@ -541,6 +551,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "-M": (["-M", "x"], "x: max port argument is invalid"),
     "-m": (["-m", "x"], "x: min port argument is invalid"),
     "-M range": (["-M", "65536"], "invalid value of the port_max argument, not in the range 1-65535"),
+    "-m below": (["-m", "-5"], "invalid value of the port_min argument, not in the range 1-65535"),
     "-m range": (["-m", "0"], "invalid value of the port_min argument, not in the range 1-65535"),
     "-m and -M": (["-m", "4000", "-M", "3000"], "port_min should be less than port_max"),
     "-n": (["-n", ""], "timeout notification socket name too short"),
@@ -548,6 +559,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "-S": (["-S", "/tmp"], "-S switch requires -r switch"),
     "-s": (["-s", "stdio:"], "stdio command mode requires -f switch"),
     "-s long": (["-s", "/" + "x" * 120], "x" * 120),
+    "-s folder": (["-f", "-F", "-s", "unix:/no/such/folder/sock"], "/no/such/folder/sock"),
     "-s systemd": (["-f", "-F", "-s", "systemd:"], "systemd:"),
     "-T": (["-T", "0"], "0: max TTL argument is invalid"),
     "-t": (["-t", "x"], "x: TOS argument is invalid"),
@@ -555,9 +567,12 @@ BAD: dict[str, tuple[list[str], str]] = {
     "-u": (["-u", "nobody-of-that-name"], "can't find ID for the user: nobody-of-that-name"),
     "-u number": (["-u", "0"], "can't find ID for the user: 0"),
     "-u group": (["-u", ":nogroup-of-that-name"], "can't find ID for the group: nogroup-of-that-name"),
+    "-u user and group": (["-u", "root:no-such-group"], "can't find ID for the group: no-such-group"),
     "-W": (["-W", "0"], "0: max setup TTL argument is invalid"),
     "-w": (["-w", "4096"], "4096: socket mode argument is invalid"),
+    "-w octal": (["-w", "0o755"], "0o755: socket mode argument is invalid"),
     "--nice": (["--nice", "x"], "x: nice level argument is invalid"),
+    "--nice below": (["--nice=-21"], "-21: nice level is out of range -20..20"),
     "--nice range": (["--nice", "21"], "21: nice level is out of range -20..20"),
 }
 

@@ -48,7 +48,9 @@ def test_a_second_signal_does_not_wait(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CRASHES)
-def test_a_crash_leaves_a_line(tmp_path: Path, name: str) -> None:
+def test_a_crash_leaves_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    # Where the memory may be dumped.
+    monkeypatch.chdir(tmp_path)
     daemon = Daemon(tmp_path, "-d", "crit")
     number = signal.Signals[f"SIG{name}"]
     assert daemon.stop(number) == -number
@@ -157,7 +159,8 @@ def test_the_background_logs_to_syslog(tmp_path: Path, crashes: bool) -> None:
         log.bind(str(tmp_path / "log"))
         log.settimeout(20)
         prefix = with_own_dev(tmp_path / "log")
-        with Background(tmp_path, "-d", "info:LOG_local3", prefix=prefix) as relay:
+        # -D: its memory may be dumped into the folder.
+        with Background(tmp_path, "-D", "-d", "info:LOG_local3", prefix=prefix) as relay:
             first = log.recv(4096).decode()
             # Facility 19, severity 6; the time and the process as syslog(3) writes them.
             time = r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"

@@ -1,62 +1,17 @@
-//! The process: foreground and background, pid file, signals, log.
+//! The process: foreground and background, pid file, log. The signals are in `tests/test_process.py`.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
 use std::net::UdpSocket;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
-use support::{Background, Place, Running, ask, is_root, until};
-
-#[test]
-fn signals_end_it_at_once_and_nothing_is_left() {
-    for signal in [Signal::TERM, Signal::INT, Signal::USR1, Signal::USR2, Signal::XCPU, Signal::VTALARM] {
-        let place = Place::new();
-        let relay = place.start(&[]);
-        wait_for_pid(&place.pid_file(), &relay);
-        assert!(relay.ask("U call 127.0.0.1 4000 from").ends_with(" 127.0.0.1\n"));
-        relay.signal(signal);
-        let (status, stderr) = relay.end();
-        assert_eq!(status.code(), Some(0), "{signal:?}: {stderr}");
-        assert_eq!(stderr, "", "{signal:?}");
-        assert!(!place.pid_file().exists() && !place.socket().exists(), "{signal:?}");
-    }
-}
-
-#[test]
-fn a_second_signal_does_not_wait() {
-    let place = Place::new();
-    let relay = place.start(&[]);
-    // Both are there when it goes on.
-    relay.signal(Signal::STOP);
-    relay.signal(Signal::INT);
-    relay.signal(Signal::TERM);
-    relay.signal(Signal::CONT);
-    assert_eq!(relay.end().0.code(), Some(128 + 15));
-}
-
-#[test]
-fn hangup_waits_for_the_last_session() {
-    let place = Place::new();
-    let relay = place.start(&[]);
-    assert!(relay.ask("U one 127.0.0.1 4000 from").ends_with(" 127.0.0.1\n"));
-    relay.signal(Signal::HUP);
-    until("new sessions are refused", || {
-        let reply = relay.ask("U two 127.0.0.1 4000 from");
-        relay.ask("D two from");
-        reply == "E99\n"
-    });
-    assert!(relay.ask("L one 127.0.0.1 4002 from to").ends_with(" 127.0.0.1\n"));
-    assert_eq!(relay.ask("D one from to"), "0\n");
-    assert_eq!(relay.end().0.code(), Some(0));
-}
+use support::{Background, Place, Running, ask, until};
 
 #[test]
 fn hangup_without_sessions_ends_it() {
@@ -98,16 +53,6 @@ fn the_end_of_a_session_is_summed_up() {
 }
 
 #[test]
-fn a_crash_leaves_a_line() {
-    let place = Place::new();
-    let relay = place.start(&[]);
-    relay.signal(Signal::QUIT);
-    let (status, stderr) = relay.end();
-    assert_eq!(status.signal(), Some(Signal::QUIT.as_raw()));
-    assert!(stderr.starts_with("CRIT:GLOBAL:") && stderr.contains("SIGQUIT"), "{stderr}");
-}
-
-#[test]
 fn the_background_is_a_session_of_its_own() {
     for (args, folder) in [(&[][..], Some("/")), (&["-D"], None)] {
         let place = Place::new();
@@ -130,21 +75,6 @@ fn the_background_is_a_session_of_its_own() {
         daemon.wait_for_end();
         until("the files are gone", || !place.pid_file().exists() && !place.socket().exists());
     }
-}
-
-#[test]
-fn the_background_can_keep_its_terminal_for_the_log() {
-    let place = Place::new();
-    let log = place.path("log");
-    let file = fs::File::create(&log).unwrap();
-    let mut command = place.command(&["--no_redirect", "-d", "info"]);
-    let status = command.stdout(Stdio::null()).stderr(file).status().unwrap();
-    assert_eq!(status.code(), Some(0));
-    let daemon = Background::from_pid_file(&place.pid_file());
-    daemon.signal(Signal::TERM);
-    daemon.wait_for_end();
-    let text = fs::read_to_string(&log).unwrap();
-    assert!(text.starts_with("INFO:GLOBAL:") && text.ends_with(": rtpproxy ended\n"), "{text}");
 }
 
 #[test]
@@ -217,82 +147,6 @@ fn log_lines_have_the_form_of_the_c_program() {
     assert!(stderr.contains("received command \"U call-7 127.0.0.1 4000 from\""), "{stderr}");
     assert!(stderr.contains(r#"sending reply "20040107\n""#), "{stderr}");
     assert!(stderr.contains(":call-7:"), "{stderr}");
-}
-
-#[test]
-fn log_lines_may_carry_the_time() {
-    let place = Place::new();
-    let mut command = place.command(&["-d", "info", "-f"]);
-    command.env("RTPP_LOG_TFORM", "rel");
-    let relay = Running::wait_for(command.spawn().unwrap(), place.socket());
-    relay.signal(Signal::TERM);
-    let (_, stderr) = relay.end();
-    for line in stderr.lines() {
-        let (time, rest) = line.split_once('/').unwrap();
-        assert!(time.starts_with("00:00:") && time.len() == "00:00:00.000".len(), "{line}");
-        assert!(rest.starts_with("INFO:"), "{line}");
-    }
-}
-
-#[test]
-fn standard_input_serves_until_it_ends() {
-    let place = Place::new();
-    let mut command = support::binary();
-    command
-        .args(["-f", "-F", "-l", "127.0.0.1", "-s", "stdio:", "-d", "info"])
-        .arg("-p")
-        .arg(place.pid_file());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(b"V\nVF 20040107\nD a b\n").unwrap();
-    let mut replies = [0; "20040107\n1\nE50\n".len()];
-    let mut output = child.stdout.take().unwrap();
-    output.read_exact(&mut replies).unwrap();
-    assert_eq!(str::from_utf8(&replies).unwrap(), "20040107\n1\nE50\n");
-    drop(input);
-    let mut rest = String::new();
-    output.read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-}
-
-#[test]
-fn root_is_given_up_for_good() {
-    if !is_root() {
-        return;
-    }
-    let place = Place::new();
-    fs::set_permissions(place.folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let relay = place.start(&["-u", "nobody:nogroup", "-w", "432"]);
-    let status = fs::read_to_string(format!("/proc/{}/status", relay.pid())).unwrap();
-    let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
-    assert_eq!(line("Uid:"), "Uid:\t65534\t65534\t65534\t65534");
-    assert_eq!(line("Gid:"), "Gid:\t65534\t65534\t65534\t65534");
-    assert_eq!(line("Groups:").trim(), "Groups:\t65534");
-    let socket = fs::metadata(place.socket()).unwrap();
-    assert_eq!((socket.uid(), socket.gid(), socket.mode() & 0o7777), (65534, 65534, 0o660));
-    relay.signal(Signal::TERM);
-    assert_eq!(relay.end().0.code(), Some(0));
-    assert!(!place.pid_file().exists() && !place.socket().exists());
-}
-
-#[test]
-fn limits_and_nice_level_hold() {
-    let place = Place::new();
-    let relay = place.start(&["-L", "512", "--nice", "5"]);
-    let limits = fs::read_to_string(format!("/proc/{}/limits", relay.pid())).unwrap();
-    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["512", "512"]);
-    let tasks = fs::read_dir(format!("/proc/{}/task", relay.pid())).unwrap();
-    for task in tasks {
-        // A thread may end meanwhile.
-        let Ok(stat) = fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
-        let level = stat.rsplit(") ").next().unwrap().split(' ').nth(16);
-        assert_eq!(level, Some("5"), "{stat}");
-    }
-    relay.signal(Signal::TERM);
-    assert_eq!(relay.end().0.code(), Some(0));
 }
 
 /// The pid is written after the control sockets are served.
