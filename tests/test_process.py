@@ -55,6 +55,8 @@ def test_a_crash_leaves_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     number = signal.Signals[f"SIG{name}"]
     assert daemon.stop(number) == -number
     assert re.fullmatch(rf"CRIT:GLOBAL:\w+:\d+: got SIG{name}: .*\n", daemon.log())
+    for dump in tmp_path.glob("core*"):
+        dump.unlink()
 
 
 def test_a_broken_pipe_is_ignored(start_daemon: StartDaemon) -> None:

@@ -83,7 +83,8 @@ fn inner_name(path: &str) -> Option<&str> {
 }
 
 /// The error as the C library words it, without its number.
-fn reason(error: &io::Error) -> String {
+/// What went wrong, in the words of the system and without its number.
+pub(crate) fn reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned())
 }
 

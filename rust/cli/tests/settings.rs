@@ -174,7 +174,12 @@ fn every_mistake_is_told_with_its_place() {
     assert!(
         refused(&place, &["--settings", "s.toml"], &[])[0].starts_with("rtpproxy: s.toml:2:1: duplicate key")
     );
-    assert!(refused(&place, &["--settings", "none.toml"], &[])[0].contains("none.toml: No such file"));
+    assert_eq!(
+        refused(&place, &["--settings", "none.toml"], &[]),
+        ["rtpproxy: none.toml: can't read the settings: No such file or directory"]
+    );
+    fs::write(place.path("s.toml"), b"log = '\xff'").unwrap();
+    assert!(refused(&place, &["--settings", "s.toml"], &[])[0].contains("s.toml: can't read the settings: "));
     fs::write(place.path("s.toml"), "spool_dir = '/tmp'\n").unwrap();
     assert_eq!(refused(&place, &["--settings", "s.toml"], &[]), ["rtpproxy: -S switch requires -r switch"]);
 }

@@ -10,13 +10,15 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::defs::{Form, Opt, Reach, option, options};
 use super::given::{Entry, Origin, Value, absolute, nearest};
+use crate::modules::reason;
 
 /// Reads the file at `path`: for each key a value, or what is wrong with it, in the order of the file.
 ///
 /// # Errors
 /// It cannot be read, or it is not TOML.
 pub(super) fn read(path: &Path) -> Result<Vec<Result<Entry, String>>, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("{}: can't read the settings: {}", path.display(), reason(&error)))?;
     parse(path, &text)
 }
 
