@@ -35,6 +35,9 @@ pub fn read_wav(path: &Path) -> Result<Sound, SoundError> {
     if spec.channels == 0 || !RATES_HZ.contains(&spec.sample_rate) {
         return Err(SoundError::Rate { rate_hz: spec.sample_rate, channels: spec.channels });
     }
+    if !matches!(spec.bits_per_sample, 8 | 16 | 24 | 32) {
+        return Err(SoundError::Broken("its samples do not have 8, 16, 24 or 32 bits"));
+    }
     let channels = usize::from(spec.channels);
     let sound = |samples| Sound { samples, rate_hz: spec.sample_rate, channels: spec.channels };
     if (spec.sample_format, spec.bits_per_sample, channels) == (SampleFormat::Int, 16, 1)
@@ -156,6 +159,8 @@ mod tests {
     use std::path::PathBuf;
 
     use hound::{WavSpec, WavWriter};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use tempfile::TempDir;
 
     use super::*;
@@ -235,6 +240,24 @@ mod tests {
         fs::write(&path, mu_law).unwrap();
         assert!(matches!(read_wav(&path), Err(SoundError::Coded)));
         assert!(matches!(read_wav(&folder.path().join("none")), Err(SoundError::Read(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_read_or_refused(
+            changes in vec((0..60_usize, any::<u8>()), 1..5),
+            bits in 1..5_u16,
+        ) {
+            let (_folder, path) = write(spec(1, 8000, bits * 8, SampleFormat::Int), &[1_i8; 100]);
+            let mut bytes = fs::read(&path).unwrap();
+            for (index, byte) in changes {
+                bytes[index] = byte;
+            }
+            fs::write(&path, &bytes).unwrap();
+            if let Ok(sound) = read_wav(&path) {
+                prop_assert!(sound.samples.len() <= 8 * bytes.len());
+            }
+        }
     }
 
     #[test]
