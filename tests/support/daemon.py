@@ -60,6 +60,7 @@ class Daemon:
         ports: tuple[int, int] | None = None,
         stdio: bool = False,
         environment: dict[str, str] | None = None,
+        start_in: Path | None = None,
     ) -> None:
         if "-6" in listen:
             need_ipv6()
@@ -83,6 +84,7 @@ class Daemon:
                 stdin=pipe,
                 stdout=pipe,
                 stderr=log,
+                cwd=start_in,
                 env={**clean_environment(), **(environment or {})},
             )
         try:

@@ -37,7 +37,7 @@ mod reference;
 #[cfg(target_os = "linux")]
 mod settings;
 #[cfg(target_os = "linux")]
-pub mod ucl;
+mod ucl;
 
 #[cfg(target_os = "linux")]
 pub use app::run;

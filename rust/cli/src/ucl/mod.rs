@@ -11,35 +11,35 @@ mod reader;
 
 use std::fmt;
 
-pub use reader::parse;
+pub(crate) use reader::parse;
 
 /// Keys with their values, in the order of the file. The same key may be there several times.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Object(pub Vec<Entry>);
+pub(crate) struct Object(pub(crate) Vec<Entry>);
 
 /// A key with its value.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The key.
-    pub key: String,
+    pub(crate) key: String,
     /// Where it stands, in bytes from the start of the text.
-    pub at: usize,
+    pub(crate) at: usize,
     /// The value.
-    pub node: Node,
+    pub(crate) node: Node,
 }
 
 /// A value with its place.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Node {
+pub(crate) struct Node {
     /// Where it begins, in bytes from the start of the text.
-    pub at: usize,
+    pub(crate) at: usize,
     /// The value.
-    pub value: Value,
+    pub(crate) value: Value,
 }
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub(crate) enum Value {
     /// `null`
     Null,
     /// `true`, `yes`, `on`, or one of their opposites.
@@ -58,7 +58,7 @@ pub enum Value {
 
 impl Value {
     /// What kind of value it is, for messages.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
@@ -74,25 +74,25 @@ impl Value {
 /// What is wrong with a text, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
-pub struct SyntaxError {
+pub(crate) struct SyntaxError {
     /// The place, in bytes from the start of the text.
-    pub at: usize,
+    pub(crate) at: usize,
     /// What is wrong.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// A place in a text as editors show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// The line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The character in the line, from 1.
-    pub column: usize,
+    pub(crate) column: usize,
 }
 
 impl Position {
     /// The place of the byte `at` of `text`.
-    pub fn of(text: &str, at: usize) -> Self {
+    pub(crate) fn of(text: &str, at: usize) -> Self {
         let before = &text.as_bytes()[..at.min(text.len())];
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;

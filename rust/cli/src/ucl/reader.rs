@@ -8,7 +8,7 @@ use super::{Entry, Node, Object, SyntaxError, Value};
 /// # Errors
 ///
 /// The first place that is not understood.
-pub fn parse(text: &str) -> Result<Object, SyntaxError> {
+pub(crate) fn parse(text: &str) -> Result<Object, SyntaxError> {
     let mut reader = Reader { text, at: 0, depth: 0 };
     if text.starts_with('\u{feff}') {
         reader.at = '\u{feff}'.len_utf8();
