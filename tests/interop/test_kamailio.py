@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import time
@@ -33,6 +34,7 @@ from support.daemon import StartDaemon, free_port, wait_until
 from support.phone import Media, Phone
 from support.tools import need_ipv6
 
+CALLS = 30
 PCMA = 8
 PROMPT_FRAMES = 4
 FRAME = 80
@@ -118,6 +120,11 @@ class MakeParties:
         caller.await_mark(next(step.name for step in making if isinstance(step, Mark)))
         return Parties(caller, callee, caller_media, callee_media)
 
+    def log(self) -> str:
+        """What Kamailio had to say."""
+        assert self.kamailio is not None
+        return self.kamailio.log()
+
 
 @pytest.fixture
 def make_parties(tmp_path: Path) -> Iterator[MakeParties]:
@@ -149,6 +156,7 @@ def test_a_call_is_relayed(
     call.talk()
     call.end()
     check_counters(daemon, relayed=12)
+    assert re.search(r" had \d+ 5 5 10 0$", make_parties.log(), re.MULTILINE)
     assert daemon.counter("nsess_complete") == 1
     assert daemon.counter("nsess_nortp") == daemon.counter("nsess_owrtp") == 0
 
@@ -369,6 +377,21 @@ def test_ipv4_and_ipv6_are_bridged(
     call.talk()
     call.end()
     check_counters(daemon, relayed=12)
+
+
+def test_calls_at_once(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    relay = address_for("udp", tmp_path)
+    daemon = start_daemon("-s", relay)
+    with (
+        Sipp(tmp_path, Answer(), HungUp(), calls=CALLS) as callee,
+        Kamailio(tmp_path, relay, callee.port, "WITH_RECORDING") as kamailio,
+        Sipp(tmp_path, Invite(), HangUp(), remote=(HOST, kamailio.port), calls=CALLS) as caller,
+    ):
+        caller.finish()
+        callee.finish()
+        check_counters(daemon, relayed=0, sessions=CALLS)
+        assert daemon.counter("nsess_complete") == CALLS
+        assert kamailio.faults() == []
 
 
 def test_another_relay_takes_over_and_gives_back(start_daemon: StartDaemon, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_keys_and_timeouts_are_told(start_daemon: StartDaemon, tmp_path: Path, n
         name = f"tcp:{HOST}:{listener.port}" if notify == "tcp" else str(target)
         given = f"unix:{name}" if notify == "unix" else name
         address = address_for("udp", tmp_path)
-        daemon = start_daemon("-s", address, "-n", given, "--dso", "catch_dtmf", "-T", "1", "-W", "30")
+        daemon = start_daemon("-s", address, "-n", given, "--dso", "catch_dtmf", "-T", "2", "-W", "30")
         with OpenSips(address) as server:
             offer = f"Uc0,{EVENT} call@1 {caller.media} ft;1 {given} T{DIALOG} && M3:1 Dd{DIALOG} {EVENT}"
             to_callee = Media.parse(server.command(offer))
