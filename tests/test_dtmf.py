@@ -172,4 +172,4 @@ def test_without_a_target_nothing_is_watched(
     daemon, _ = start(start_daemon, tmp_path)
     call = make_call(daemon)
     assert call.command("Q", "ttl", "&&", "M3:1", "k").endswith(" && -1")
-    assert "no notification target" in daemon.log()
+    daemon.wait_for_log("the session has no notification target")

