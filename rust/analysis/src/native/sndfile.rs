@@ -34,6 +34,11 @@ impl SoundFile {
             sections: 0,
             seekable: 0,
         };
+        // The library would empty an existing file before it finds that out.
+        // SAFETY: the library only reads the struct, which has its layout.
+        if unsafe { (functions.check)(&raw const info) } == 0 {
+            return Err(OpenError::Refused("there is no such file format".to_owned()));
+        }
         // SAFETY: the name is a C string, and the library only fills the struct, which has its layout.
         let file = unsafe { (functions.open)(name.as_ptr(), MODE_WRITE, &raw mut info) };
         match NonNull::new(file) {
@@ -102,6 +107,7 @@ struct Info {
 /// What is used of `sndfile.h`.
 #[derive(Debug)]
 struct Functions {
+    check: unsafe extern "C" fn(*const Info) -> c_int,
     open: unsafe extern "C" fn(*const c_char, c_int, *mut Info) -> *mut c_void,
     command: unsafe extern "C" fn(*mut c_void, c_int, *mut c_void, c_int) -> c_int,
     write: unsafe extern "C" fn(*mut c_void, *const i16, i64) -> i64,
@@ -115,6 +121,7 @@ impl Functions {
             // SAFETY: the types are those that `sndfile.h` declares.
             unsafe {
                 Ok(Self {
+                    check: *library.get("sf_format_check")?,
                     open: *library.get("sf_open")?,
                     command: *library.get("sf_command")?,
                     write: *library.get("sf_writef_short")?,
