@@ -215,6 +215,34 @@ def test_the_same_source_makes_the_same_package(package: Path, tmp_path: Path) -
     assert Path(again.strip()).read_bytes() == package.read_bytes()
 
 
+# Containers and wheels
+
+
+def test_the_image_starts_with_settings_that_exist(tmp_path: Path) -> None:
+    steps = (ROOT / "Containerfile").read_text().replace("\\\n", " ").splitlines()
+    variables = [step.removeprefix("ENV ").split() for step in steps if step.startswith("ENV ")]
+    environment = dict(word.split("=", 1) for words in variables for word in words)
+    environment |= {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    text = subprocess.run(
+        [binary(), "-F", "--check"], env=environment, capture_output=True, text=True, timeout=20, check=True
+    )
+    assert text.stderr.count("note:") == text.stderr.count("\n"), text.stderr
+    in_force = [line.split("#") for line in text.stdout.splitlines() if "RTPPROXY_" in line]
+    assert len(in_force) == sum(name.startswith("RTPPROXY_") for name in environment)
+    assert any(setting.startswith("foreground = true") for setting, _ in in_force)
+    for step in steps:
+        if step.startswith("COPY ") and "--from" not in step:
+            for source in step.split()[1:-1]:
+                assert (ROOT / source).exists()
+                assert f"!{source}" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", ["rtpproxy", "extractaudio", "makeann"])
+def test_the_wheel_brings_the_commands(name: str) -> None:
+    command = Path(sys.executable).parent / name
+    assert f"Usage: {name}" in output(command, "--help")
+
+
 # The service on a machine of its own: the package is installed over the files of this one, and systemd is
 # started on them in a container without a network.
 

@@ -57,7 +57,14 @@ def options_of_help(name: str, folder: Path) -> list[str]:
 
 
 def test_pages_tell_every_option_of_the_help(pages: dict[str, Path], tmp_path: Path) -> None:
-    assert {"rtpproxy", "rtpproxy-ctl", "rtpproxy-demo", "rtpproxy-prompts", "makeann"} <= pages.keys()
+    assert {
+        "rtpproxy",
+        "rtpproxy-ctl",
+        "rtpproxy-demo",
+        "rtpproxy-prompts",
+        "extractaudio",
+        "makeann",
+    } <= pages.keys()
     for name, page in pages.items():
         text = rendered(page)
         assert text.startswith(f"{name}(1)"), text[:80]
