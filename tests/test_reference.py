@@ -126,6 +126,7 @@ def test_shells_read_their_completions(scripts: dict[str, Path], shell: str) -> 
         (["rtpproxy", "--record-f"], ["--record-format"]),
         (["rtpproxy", "-f", "--no_res"], ["--no_resolve"]),
         (["rtpproxy", "dem"], ["demo"]),
+        (["rtpproxy", "--latch", "n"], ["nat"]),
         (["rtpproxy", "demo", "--sec"], ["--seconds"]),
     ],
 )
