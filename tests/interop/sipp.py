@@ -94,7 +94,7 @@ class RefusedInvite(Step):
         return (
             _invite(self.sequence, _sdp(self))
             + f'<recv response="{self.status}"/>'
-            + _acknowledge_failure(self.sequence, back=4)
+            + _acknowledge_failure(self.sequence, back=5)
         )
 
 
@@ -139,6 +139,24 @@ class Answer(Step):
 
 
 @dataclass(frozen=True)
+class EarlyAnswer(Step):
+    """Talks before it takes the call: at the mark `answer`. For a phone behind a SIP proxy."""
+
+    media: Media
+    on_hold = False
+    has_video = False
+
+    def xml(self) -> str:
+        return (
+            f'<recv request="INVITE"><action>{_KEEP_HEADERS}{_LOG_MEDIA}</action></recv>'
+            + _send("SIP/2.0 183 Session Progress", _KEPT_HEADERS, _sdp(self), retransmit=False)
+            + Mark("answer").xml()
+            + _send("SIP/2.0 200 OK", _KEPT_HEADERS, _sdp(self))
+            + '<recv request="ACK"/>'
+        )
+
+
+@dataclass(frozen=True)
 class Refuse(Step):
     """Takes no call, or no change of it."""
 
@@ -153,15 +171,15 @@ class Refuse(Step):
 
 @dataclass(frozen=True)
 class Cancelled(Step):
-    """Rings until the caller gives up."""
+    """Rings until the caller gives up. For a phone behind a SIP proxy."""
 
     def xml(self) -> str:
         return (
-            f'<recv request="INVITE"><action>{_KEEP_VIAS}</action></recv>'
-            + _send("SIP/2.0 180 Ringing", _response(_NEW_TAG), retransmit=False)
+            f'<recv request="INVITE"><action>{_KEEP_HEADERS}</action></recv>'
+            + _send("SIP/2.0 180 Ringing", _KEPT_HEADERS, retransmit=False)
             + '<recv request="CANCEL"/>'
             + _send("SIP/2.0 200 OK", _response(_NEW_TAG), retransmit=False)
-            + _send("SIP/2.0 487 Request Terminated", _CANCELLED)
+            + _send("SIP/2.0 487 Request Terminated", _KEPT_HEADERS)
             + '<recv request="ACK"/>'
         )
 
@@ -259,12 +277,14 @@ class Sipp:
         wait_until(lambda: mark in self._read("marks") or self._has_ended(), f"sipp comes to {mark!r}")
         assert mark in self._read("marks"), self.trace()
 
-    def go(self, mark: str) -> None:
-        """Waits until the phone, which has one call, has come to a mark, and lets it go on."""
+    def go(self, mark: str, call_id: str | None = None) -> None:
+        """Waits until the phone, which has one call, has come to a mark, and lets it go on.
+
+        One that is called needs the id of the call.
+        """
         self.await_mark(mark)
-        message = (
-            f"{mark} sip:phone SIP/2.0\r\nCall-ID: {self.call_id.replace('%u', '1')}\r\nCSeq: 1 {mark}\r\n"
-        )
+        call_id = call_id or self.call_id.replace("%u", "1")
+        message = f"{mark} sip:phone SIP/2.0\r\nCall-ID: {call_id}\r\nCSeq: 1 {mark}\r\n"
         message += f"Via: SIP/2.0/UDP {HOST}:9;branch=z9hG4bK-{mark}\r\nFrom: <sip:test>;tag=1\r\n"
         message += "To: <sip:phone>\r\nContent-Length: 0\r\n\r\n"
         with socket.socket(_family(self._host), socket.SOCK_DGRAM) as sender:
@@ -353,6 +373,7 @@ def _invite(sequence: int, sdp: str) -> str:
     return (
         _send(first_line, _request(sequence, "INVITE", to_tag), sdp)
         + '<recv response="100" optional="true"/><recv response="180" optional="true"/>'
+        + f'<recv response="183" optional="true"><action>{_LOG_MEDIA}</action></recv>'
     )
 
 
@@ -392,7 +413,7 @@ def _response(to_tag: str = "") -> str:
     )
 
 
-def _sdp(step: Invite | RefusedInvite | CancelledInvite | Answer) -> str:
+def _sdp(step: Invite | RefusedInvite | CancelledInvite | Answer | EarlyAnswer) -> str:
     host, port = "[media_ip]", "auto_media_port" if isinstance(step, Invite) else "media_port"
     audio = f"[{port}]"
     if step.media is not None:
@@ -424,19 +445,20 @@ _LOG_MEDIA = (
     '<ereg regexp="m=audio ([0-9]+)" search_in="body" assign_to="all,port"/>'
     '<log message="media [$host] [$port]"/>'
 )
-# Of a phone behind a SIP proxy: that of the proxy and that of the caller.
-_KEEP_VIAS = "".join(
-    f'<ereg regexp=".*" search_in="hdr" header="Via:" occurrence="{number}" assign_to="via{number}"/>'
-    for number in (1, 2)
+# What a later response to an INVITE needs once other requests came. Of the Vias one is the SIP proxy's.
+_KEPT = [("Via", 1), ("Via", 2), ("Record-Route", 1), ("From", 1), ("To", 1)]
+_KEEP_HEADERS = "".join(
+    f'<ereg regexp=".*" search_in="hdr" header="{name}:" occurrence="{number}"'
+    f' assign_to="{name.lower()}{number}"/>'
+    for name, number in _KEPT
 )
-_CANCELLED = "\n".join(
+_KEPT_HEADERS = "\n".join(
     [
-        "Via:[$via1]",
-        "Via:[$via2]",
-        "[last_From:]",
-        f"[last_To:]{_NEW_TAG}",
+        *(f"{name}:[${name.lower()}{number}]" for name, number in _KEPT[:-1]),
+        f"To:[$to1]{_NEW_TAG}",
         "[last_Call-ID:]",
         "CSeq: 1 INVITE",
+        "Contact: <sip:callee@[local_ip]:[local_port]>",
     ]
 )
 _SCENARIO = """<?xml version="1.0" encoding="UTF-8"?>

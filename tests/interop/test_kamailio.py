@@ -20,6 +20,7 @@ from interop.sipp import (
     Answer,
     Cancelled,
     CancelledInvite,
+    EarlyAnswer,
     HangUp,
     HungUp,
     Invite,
@@ -159,6 +160,57 @@ def test_a_call_is_relayed(
     assert re.search(r" had \d+ 5 5 10 0$", make_parties.log(), re.MULTILINE)
     assert daemon.counter("nsess_complete") == 1
     assert daemon.counter("nsess_nortp") == daemon.counter("nsess_owrtp") == 0
+
+
+@pytest.mark.parametrize("features", [(), ("WITH_OFFER_ANSWER",)], ids=["manage", "offer_answer"])
+def test_parties_hear_each_other_before_the_answer(
+    start_daemon: StartDaemon, tmp_path: Path, features: tuple[str, ...]
+) -> None:
+    relay = address_for("udp", tmp_path)
+    daemon = start_daemon("-s", relay)
+    with (
+        Phone() as caller_media,
+        Phone() as callee_media,
+        Sipp(tmp_path, EarlyAnswer(callee_media.media), HungUp()) as callee,
+        Kamailio(tmp_path, relay, callee.port, *features) as kamailio,
+        Sipp(
+            tmp_path,
+            Invite(media=caller_media.media),
+            Mark("end"),
+            HangUp(),
+            remote=(HOST, kamailio.port),
+            call_id="early",
+        ) as caller,
+    ):
+        wait_until(caller.told, "the caller hears of the media")
+        call = Parties(caller, callee, caller_media, callee_media)
+        call.talk()
+        callee.go("answer", call_id="early")
+        caller.await_mark("end")
+        # The answer has the same address again.
+        early, late = caller.told()
+        assert early == late
+        call.talk()
+        call.end()
+        check_counters(daemon, relayed=24)
+        assert kamailio.faults() == []
+
+
+def test_all_media_of_a_call_end_with_it(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    relay = address_for("udp", tmp_path)
+    daemon = start_daemon("-s", relay, log_level="dbug")
+    with (
+        Sipp(tmp_path, Answer(has_video=True), HungUp()) as callee,
+        Kamailio(tmp_path, relay, callee.port) as kamailio,
+        Sipp(tmp_path, Invite(has_video=True), HangUp(), remote=(HOST, kamailio.port)) as caller,
+    ):
+        caller.finish()
+        callee.finish()
+        check_counters(daemon, relayed=0, sessions=2)
+        assert kamailio.faults() == []
+    tags = [words[4] for words in daemon.received("U")]
+    (end,) = daemon.received("D")
+    assert tags == [f"{end[2]};1", f"{end[2]};2"]
 
 
 @pytest.mark.parametrize("features", [(), ("WITH_OFFER_ANSWER",)], ids=["manage", "offer_answer"])
