@@ -592,6 +592,16 @@ def test_a_folder_becomes_a_folder(tmp_path: Path) -> None:
     assert done.stderr.startswith("rtpproxy: extract: calls/three.pcap: neither a known capture format")
 
 
+def test_no_recording_takes_the_place_of_another(tmp_path: Path) -> None:
+    for name in ("x.pcap", "x.pcap.part"):
+        wrpcap(str(tmp_path / name), frames(stream(noise(0.2))))
+    done = extract(tmp_path, ".", "-o", "audio", "--force", status=1)
+    assert done.stderr == (
+        "rtpproxy: extract: audio/x.wav: two recordings have this name; extract them one by one\n"
+    )
+    assert [path.name for path in (tmp_path / "audio").iterdir()] == ["x.wav"]
+
+
 def test_no_file_is_replaced_unless_asked(tmp_path: Path) -> None:
     write_adhoc(tmp_path / "x.o.rtp", stream(noise(0.2)))
     (tmp_path / "x.wav").write_text("mine")

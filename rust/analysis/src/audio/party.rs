@@ -40,8 +40,10 @@ impl Party {
             payload_type: rtp.payload_type(),
             payload: rtp.payload().into(),
         };
+        let is_full = self.sources.len() == SOURCES_MAX;
         match self.sources.iter_mut().find(|source| source.ssrc == rtp.ssrc()) {
             Some(source) => source.insert(packet),
+            None if is_full => return Err(Unplayable::Source(rtp.ssrc())),
             None => self.sources.push(Source { ssrc: rtp.ssrc(), packets: vec![packet] }),
         }
         Ok(())
@@ -79,6 +81,9 @@ pub enum Unplayable {
     /// It carries nothing; it counts in the figures.
     #[error("a packet without a payload")]
     Empty,
+    /// It is of one source more than a party can have; it counts in the figures.
+    #[error("SSRC 0x{0:08X} is one more than the {SOURCES_MAX} that a party can have")]
+    Source(u32),
     /// It is no audio that is known; it counts in the figures.
     #[error("payload type {0} is not known to be audio")]
     PayloadType(u8),
@@ -125,6 +130,8 @@ pub(super) struct Queued {
     pub(super) payload: Box<[u8]>,
 }
 
+/// A call has a few sources. Without an end, each sample of a hostile file would be looked for in all of them.
+const SOURCES_MAX: usize = 256;
 /// Payload types whose duration is known: G.711, GSM, G.723, G.722 and G.729.
 const PLAYABLE: [u8; 6] = [0, 3, 4, 8, 9, 18];
 
@@ -174,6 +181,15 @@ mod tests {
         assert_eq!(party.sources().len(), 2);
         assert_eq!(party.playable(), 2);
         assert_eq!(party.figures().report().ssrc_changes, 2);
+    }
+
+    #[test]
+    fn sources_have_an_end() {
+        let mut party = Party::new();
+        let mut put = |ssrc| party.packet(&rtp(0, 1, 0, ssrc, b"x"), Wall(0));
+        (0..SOURCES_MAX as u32).for_each(|ssrc| put(ssrc).unwrap());
+        assert_eq!(put(9_999), Err(Unplayable::Source(9_999)));
+        assert_eq!(put(7), Ok(()));
     }
 
     #[test]

@@ -47,12 +47,12 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Recording>, FindError> {
     for path in paths {
         let error = |error| FindError { path: path.clone(), error };
         if path.is_dir() {
-            for entry in std::fs::read_dir(path).map_err(error)? {
-                let entry = entry.map_err(error)?.path();
-                if is_recording(&entry) {
-                    add(&mut found, entry);
-                }
-            }
+            let entries = std::fs::read_dir(path).map_err(error)?;
+            let mut entries: Vec<_> = entries.collect::<Result<_, _>>().map_err(error)?;
+            // A finished file comes before an unfinished one of the same name.
+            entries.sort_by_key(std::fs::DirEntry::path);
+            let entries = entries.into_iter().map(|entry| entry.path());
+            entries.filter(|path| is_recording(path)).for_each(|path| add(&mut found, path));
         } else if path.exists() {
             add(&mut found, path.clone());
         } else {
@@ -96,7 +96,11 @@ fn add(found: &mut Found, path: PathBuf) {
     // The two files of a call go together, others of its name are other recordings.
     let key = if leg.is_some() { [b"+", suffix].concat() } else { suffix.to_vec() };
     let stem = path.with_file_name(OsStr::from_bytes(stem));
-    found.entry((stem, key)).or_default().push(Piece { path, leg });
+    let pieces = found.entry((stem.clone(), key.clone())).or_default();
+    let is_taken = pieces.iter().any(|piece| piece.leg == leg && piece.path != path);
+    // What a crash has left, beside a later recording of the same name.
+    let pieces = if is_taken { found.entry((stem, [&key, name].concat())).or_default() } else { pieces };
+    pieces.push(Piece { path: path.clone(), leg });
 }
 
 fn is_recording(path: &Path) -> bool {
@@ -161,6 +165,15 @@ mod tests {
             .map(|(stem, files)| (stem.as_str(), files.iter().map(String::as_str).collect::<Vec<_>>()))
             .collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_a_crash_has_left_is_a_recording_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        touch(folder.path(), &["x.pcapng.part", "x.pcapng", "y.o.rtp.part", "y.a.rtp"]);
+        let found = names(&find(&[folder.path().to_owned()]).unwrap());
+        let files: Vec<_> = found.iter().map(|(_, files)| files.join(" ")).collect();
+        assert_eq!(files, ["x.pcapng", "x.pcapng.part", "y.a.rtp y.o.rtp.part"]);
     }
 
     #[test]

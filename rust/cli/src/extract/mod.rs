@@ -2,7 +2,7 @@
 
 mod extractaudio;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -81,10 +81,15 @@ impl Extract {
         }
         let progress = progress(recordings.len());
         let mut is_well = true;
+        let mut outputs = HashSet::new();
         for recording in &recordings {
             let output = self.output_of(recording, format, is_folder);
             progress.set_message(recording.stem.display().to_string());
-            let outcome = self.extract(recording, &output, format);
+            let outcome = if outputs.insert(output.clone()) {
+                self.extract(recording, &output, format)
+            } else {
+                Err(format!("{}: two recordings have this name; extract them one by one", output.display()))
+            };
             progress.suspend(|| match outcome {
                 Ok(report) => say(&report),
                 Err(error) => {
