@@ -4,16 +4,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::gethostname;
 use rtpproxy_core::accounting::{Node, SessionEnd, csv_header, write_csv};
+
+use super::thread::{ModuleQueue, ModuleThread, ThreadKind, Work, start};
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -40,35 +39,26 @@ impl AcctCsv {
     }
 
     /// Starts the thread that writes.
-    pub(super) fn start(mut self) -> io::Result<(AcctQueue, AcctThread)> {
+    pub(super) fn start(mut self) -> io::Result<(ModuleQueue<SessionEnd>, ModuleThread)> {
         // The process that opened the file may have been the one that stayed in the foreground.
         self.node.pid = std::process::id();
-        let (ends, queue) = bounded(QUEUE_MAX);
-        let (stop, stopped) = bounded(0);
-        let (finish, finished) = bounded(0);
-        let lost = Arc::new(AtomicU64::new(0));
-        let shared = Arc::clone(&lost);
-        thread::Builder::new().name("acct-csv".to_owned()).spawn(move || {
-            self.run(&queue, &stopped, &shared);
-            drop(finish);
-        })?;
-        Ok((AcctQueue { ends, lost }, AcctThread { stop: Some(stop), finished }))
+        start(THREAD, move |work| self.run(work))
     }
 
-    fn run(&mut self, queue: &Receiver<Arc<SessionEnd>>, stopped: &Receiver<()>, lost: &AtomicU64) {
+    fn run(&mut self, work: &Work<SessionEnd>) {
         let mut lines = Vec::new();
-        while let Some(end) = next(queue, stopped) {
+        while let Some(end) = work.next() {
             lines.clear();
             write_csv(&self.node, &end, &mut lines);
             let mut count = 1;
-            for end in queue.try_iter().take(LINES_AT_ONCE - 1) {
+            for end in work.waiting().take(LINES_AT_ONCE - 1) {
                 write_csv(&self.node, &end, &mut lines);
                 count += 1;
             }
-            if !self.append_patiently(&lines, stopped) {
-                lost.fetch_add(count, Ordering::Relaxed);
+            if !self.append_patiently(&lines, work) {
+                work.lose(count);
             }
-            let lost = lost.swap(0, Ordering::Relaxed);
+            let lost = work.take_lost();
             if lost > 0 {
                 tracing::error!("acct_csv: {lost} lines for {} were lost", self.path.display());
             }
@@ -76,7 +66,7 @@ impl AcctCsv {
     }
 
     /// Tries until it works; false if the relay ended first.
-    fn append_patiently(&mut self, lines: &[u8], stopped: &Receiver<()>) -> bool {
+    fn append_patiently(&mut self, lines: &[u8], work: &Work<SessionEnd>) -> bool {
         loop {
             let Err(error) = self.append(lines) else {
                 if std::mem::take(&mut self.failing) {
@@ -87,7 +77,7 @@ impl AcctCsv {
             if !std::mem::replace(&mut self.failing, true) {
                 tracing::error!("acct_csv: can't write {}: {error}; lines wait", self.path.display());
             }
-            if stopped.recv_timeout(RETRY_AFTER) == Err(RecvTimeoutError::Disconnected) {
+            if work.ends_within(RETRY_AFTER) {
                 return false;
             }
         }
@@ -134,48 +124,8 @@ impl AcctCsv {
     }
 }
 
-/// Waits for the end of a session; `None` when the relay has ended and all is written.
-fn next(queue: &Receiver<Arc<SessionEnd>>, stopped: &Receiver<()>) -> Option<Arc<SessionEnd>> {
-    select! {
-        recv(queue) -> end => end.ok(),
-        recv(stopped) -> _ => queue.try_recv().ok(),
-    }
-}
-
 fn open_for_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
-}
-
-/// The way to the thread.
-#[derive(Clone, Debug)]
-pub(super) struct AcctQueue {
-    ends: Sender<Arc<SessionEnd>>,
-    lost: Arc<AtomicU64>,
-}
-
-impl AcctQueue {
-    /// Queues a line. If there is no room it is counted and lost.
-    pub(super) fn add(&self, end: Arc<SessionEnd>) {
-        if self.ends.try_send(end).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The thread that writes. Dropping it waits until all that was queued is in the file, but not for ever.
-#[derive(Debug)]
-pub(super) struct AcctThread {
-    stop: Option<Sender<()>>,
-    finished: Receiver<()>,
-}
-
-impl Drop for AcctThread {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if self.finished.recv_timeout(END_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            tracing::error!("acct_csv: the disk does not answer: lines are lost");
-        }
-    }
 }
 
 /// The lock that writers hold (fcntl(2)): of everything behind the end of the file.
@@ -212,8 +162,13 @@ fn region(kind: i32, whence: i32) -> libc::flock {
     libc::flock { l_type: kind as i16, l_whence: whence as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
-/// Lines that may wait; each takes about half a kilobyte.
-const QUEUE_MAX: usize = 16_384;
+const THREAD: ThreadKind = ThreadKind {
+    name: "acct-csv",
+    // A line takes about half a kilobyte.
+    queue_max: 16_384,
+    end_patience: Duration::from_secs(10),
+    too_late: "acct_csv: the disk does not answer: lines are lost",
+};
 /// Lines that are written, and may be lost, together.
 const LINES_AT_ONCE: usize = 256;
 /// After a failure.
@@ -222,11 +177,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the lock is tried.
 const LOCK_RETRY_AFTER: Duration = Duration::from_millis(5);
-/// How long the end of the relay waits for the disk.
-const END_PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rtpproxy_core::accounting::{LegEnd, PipeEnd};
     use rtpproxy_core::time::Wall;
 
@@ -330,29 +285,17 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted() {
-        let (ends, queue) = bounded(2);
-        let lost = Arc::new(AtomicU64::new(0));
-        let into = AcctQueue { ends, lost: Arc::clone(&lost) };
-        for id in ["a", "b", "c", "d", "e"] {
-            into.add(end(id));
-        }
-        assert_eq!((queue.len(), lost.load(Ordering::Relaxed)), (2, 3));
-    }
-
-    #[test]
     fn a_disk_that_fails_is_tried_until_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("acct.csv");
         let mut account = AcctCsv::open(&path).unwrap();
         // Appends to a file that is open for reading fail, whoever runs the test.
         account.file = File::open(&path).unwrap();
-        let (stop, stopped) = bounded::<()>(0);
-        drop(stop);
-        assert!(!account.append_patiently(b"line\n", &stopped));
+        let work = Work::ended();
+        assert!(!account.append_patiently(b"line\n", &work));
         assert!(account.failing);
         account.file = open_for_append(&path).unwrap();
-        assert!(account.append_patiently(b"line\n", &stopped));
+        assert!(account.append_patiently(b"line\n", &work));
         assert!(!account.failing);
     }
 

@@ -3,12 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use rtpproxy_core::command::CallId;
 use rtpproxy_core::effects::CapturedRtcp;
 use rtpproxy_core::hep::HepMessage;
@@ -16,6 +12,7 @@ use rtpproxy_core::rtcp_json::write_json;
 use rtpproxy_core::time::Wall;
 use socket2::{Domain, Socket, Type};
 
+use super::thread::{ModuleQueue, ModuleThread, ThreadKind, Work, start};
 use crate::config::{HepConfig, HepTransport};
 
 /// The way to a capture server, open.
@@ -47,36 +44,27 @@ impl Hep {
     }
 
     /// Starts the thread that sends.
-    pub(super) fn start(mut self) -> io::Result<(HepQueue, HepThread)> {
-        let (reports, queue) = bounded(QUEUE_MAX);
-        let (stop, stopped) = bounded(0);
-        let (finish, finished) = bounded(0);
-        let lost = Arc::new(AtomicU64::new(0));
-        let shared = Arc::clone(&lost);
-        thread::Builder::new().name("acct-hep".to_owned()).spawn(move || {
-            self.run(&queue, &stopped, &shared);
-            drop(finish);
-        })?;
-        Ok((HepQueue { reports, lost }, HepThread { stop: Some(stop), finished }))
+    pub(super) fn start(mut self) -> io::Result<(ModuleQueue<Report>, ModuleThread)> {
+        start(THREAD, move |work| self.run(work))
     }
 
-    fn run(&mut self, queue: &Receiver<Arc<Report>>, stopped: &Receiver<()>, lost: &AtomicU64) {
+    fn run(&mut self, work: &Work<Report>) {
         let mut losses = Throttle::default();
-        while let Some(report) = next(queue, stopped) {
-            if self.encode(&report) && !self.deliver(stopped) {
-                lost.fetch_add(1, Ordering::Relaxed);
+        while let Some(report) = work.next() {
+            if self.encode(&report) && !self.deliver(work) {
+                work.lose(1);
                 if self.failing {
                     // The relay has ended, and the server is no more likely to take the rest.
-                    lost.fetch_add(queue.try_iter().count() as u64, Ordering::Relaxed);
+                    work.lose(work.waiting().count() as u64);
                     break;
                 }
             }
             // What was lost while the server could not be reached is told when it can be again.
             if !self.failing && losses.may_speak() {
-                self.tell_lost(lost.swap(0, Ordering::Relaxed), &mut losses);
+                self.tell_lost(work.take_lost(), &mut losses);
             }
         }
-        self.tell_lost(lost.swap(0, Ordering::Relaxed), &mut losses);
+        self.tell_lost(work.take_lost(), &mut losses);
     }
 
     fn tell_lost(&self, lost: u64, losses: &mut Throttle) {
@@ -117,7 +105,7 @@ impl Hep {
     }
 
     /// Sends the message. Over TCP it is tried until it works; false if it is lost.
-    fn deliver(&mut self, stopped: &Receiver<()>) -> bool {
+    fn deliver(&mut self, work: &Work<Report>) -> bool {
         loop {
             let error = match self.server.send(&self.message) {
                 Ok(()) => {
@@ -137,7 +125,7 @@ impl Hep {
             if !std::mem::replace(&mut self.failing, true) {
                 tracing::error!("acct_rtcp_hep: can't send to {}: {error}; RTCP reports wait", self.server);
             }
-            if stopped.recv_timeout(RETRY_AFTER) == Err(RecvTimeoutError::Disconnected) {
+            if work.ends_within(RETRY_AFTER) {
                 return false;
             }
         }
@@ -159,39 +147,6 @@ impl Report {
     pub(super) fn new(captured: &CapturedRtcp, rtcp: &[u8]) -> Self {
         let &CapturedRtcp { ref call_id, at, src, dst, payload: _ } = captured;
         Self { call_id: call_id.clone(), at, src, dst, rtcp: rtcp.into() }
-    }
-}
-
-/// The way to the thread.
-#[derive(Clone, Debug)]
-pub(super) struct HepQueue {
-    reports: Sender<Arc<Report>>,
-    lost: Arc<AtomicU64>,
-}
-
-impl HepQueue {
-    /// Queues a report. If there is no room it is counted and lost.
-    pub(super) fn add(&self, report: Arc<Report>) {
-        if self.reports.try_send(report).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The thread that sends. Dropping it waits until all that was queued is sent, but not for a server that does
-/// not listen.
-#[derive(Debug)]
-pub(super) struct HepThread {
-    stop: Option<Sender<()>>,
-    finished: Receiver<()>,
-}
-
-impl Drop for HepThread {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if self.finished.recv_timeout(END_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            tracing::error!("acct_rtcp_hep: the capture server does not listen: RTCP reports are lost");
-        }
     }
 }
 
@@ -308,14 +263,6 @@ fn addresses(config: &HepConfig, resolve: bool) -> io::Result<Vec<SocketAddr>> {
     Ok((config.host.as_str(), config.port).to_socket_addrs()?.collect())
 }
 
-/// Waits for a report; `None` when the relay has ended and all are sent.
-fn next(queue: &Receiver<Arc<Report>>, stopped: &Receiver<()>) -> Option<Arc<Report>> {
-    select! {
-        recv(queue) -> report => report.ok(),
-        recv(stopped) -> _ => queue.try_recv().ok(),
-    }
-}
-
 fn send_datagram(socket: &Socket, message: &[u8]) -> io::Result<()> {
     let sent = match socket.send(message) {
         // That was the answer to an earlier one.
@@ -349,16 +296,18 @@ fn is_open(socket: &Socket) -> bool {
     true
 }
 
-/// Reports that may wait.
-const QUEUE_MAX: usize = 4096;
+const THREAD: ThreadKind = ThreadKind {
+    name: "acct-hep",
+    queue_max: 4096,
+    end_patience: Duration::from_secs(1),
+    too_late: "acct_rtcp_hep: the capture server does not listen: RTCP reports are lost",
+};
 /// After a failure, over TCP.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a connection may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server may take to accept bytes before the connection is given up.
 const WRITE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the end of the relay waits for the server.
-const END_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the same trouble is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Buffers of a server's bytes thrown away at a time.
@@ -368,6 +317,8 @@ const READS_MAX: usize = 64;
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::sync::Arc;
+    use std::thread;
 
     use rtpproxy_core::effects::Payload;
 
@@ -423,7 +374,7 @@ mod tests {
             assert!(buffer[..len].ends_with(b"{\n \"ssrc\": 9,\n \"type\": 201,\n \"report_count\": 0\n}"));
         }
         drop(thread);
-        assert_eq!(queue.lost.load(Ordering::Relaxed), 0);
+        assert_eq!(queue.lost(), 0);
     }
 
     #[test]
@@ -436,7 +387,7 @@ mod tests {
         for _ in 0..10 {
             queue.add(report("lost", &RTCP));
         }
-        while !queue.reports.is_empty() {
+        while !queue.is_empty() {
             thread::sleep(Duration::from_millis(1));
         }
         let server = UdpSocket::bind(addr).unwrap();
@@ -478,13 +429,13 @@ mod tests {
         assert!(names(&message(&mut stream), "first"));
         drop((stream, listener));
         queue.add(report("waiting-0.", &RTCP));
-        while !queue.reports.is_empty() {
+        while !queue.is_empty() {
             thread::sleep(Duration::from_millis(1));
         }
-        for number in 1..=QUEUE_MAX + 10 {
+        for number in 1..=THREAD.queue_max + 10 {
             queue.add(report(&format!("waiting-{number}."), &RTCP));
         }
-        assert_eq!(queue.lost.load(Ordering::Relaxed), 10);
+        assert_eq!(queue.lost(), 10);
         let listener = loop {
             match TcpListener::bind(addr) {
                 Ok(listener) => break listener,
@@ -492,7 +443,7 @@ mod tests {
             }
         };
         let (mut stream, _) = listener.accept().unwrap();
-        for number in 0..=QUEUE_MAX {
+        for number in 0..=THREAD.queue_max {
             assert!(names(&message(&mut stream), &format!("waiting-{number}.")), "{number}");
         }
         drop(thread);
@@ -508,20 +459,7 @@ mod tests {
             queue.add(report("lost", &RTCP));
         }
         drop(thread);
-        assert!(queue.reports.is_empty(), "the thread has given them all up");
-    }
-
-    #[test]
-    fn a_full_queue_is_counted() {
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = server.local_addr().unwrap().port();
-        let hep = Hep::open(&config(port, HepTransport::Udp), false).unwrap();
-        let (reports, queue) = bounded(1);
-        let handle = HepQueue { reports, lost: Arc::default() };
-        for _ in 0..3 {
-            handle.add(report("c", &RTCP));
-        }
-        assert_eq!((handle.lost.load(Ordering::Relaxed), queue.len(), hep.failing), (2, 1, false));
+        assert!(queue.is_empty(), "the thread has given them all up");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod acct_csv;
 mod hep;
+mod thread;
 
 use std::io;
 use std::path::PathBuf;
@@ -16,8 +17,9 @@ use rtpproxy_core::config::ModuleKind;
 use rtpproxy_core::effects::CapturedRtcp;
 
 use crate::config::{HepConfig, Module};
-use acct_csv::{AcctCsv, AcctQueue, AcctThread};
-use hep::{Hep, HepQueue, HepThread, Report};
+use acct_csv::AcctCsv;
+use hep::{Hep, Report};
+use thread::{ModuleQueue, ModuleThread};
 
 /// Modules with what they need from the system, ready to be started with a relay.
 #[derive(Debug, Default)]
@@ -62,19 +64,19 @@ impl Modules {
 
     /// Starts their threads.
     pub(crate) fn start(self) -> io::Result<(ModuleThreads, ModuleTap)> {
-        let mut threads = ModuleThreads { accounts: Vec::new(), captures: Vec::new() };
+        let mut threads = Vec::new();
         let mut tap = ModuleTap::default();
         for account in self.accounts {
             let (queue, thread) = account.start()?;
             tap.accounts.push(queue);
-            threads.accounts.push(thread);
+            threads.push(thread);
         }
         for capture in self.captures {
             let (queue, thread) = capture.start()?;
             tap.captures.push(queue);
-            threads.captures.push(thread);
+            threads.push(thread);
         }
-        Ok((threads, tap))
+        Ok((ModuleThreads(threads), tap))
     }
 }
 
@@ -101,16 +103,15 @@ pub enum ModuleError {
 
 /// The threads of the modules. Dropping them ends them: what is queued is dealt with first, within some seconds.
 #[derive(Debug)]
-pub(crate) struct ModuleThreads {
-    accounts: Vec<AcctThread>,
-    captures: Vec<HepThread>,
-}
+pub(crate) struct ModuleThreads(
+    #[expect(dead_code, reason = "held until they are to end")] Vec<ModuleThread>,
+);
 
 /// The way of one worker to the modules. Never waits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ModuleTap {
-    accounts: Vec<AcctQueue>,
-    captures: Vec<HepQueue>,
+    accounts: Vec<ModuleQueue<SessionEnd>>,
+    captures: Vec<ModuleQueue<Report>>,
 }
 
 impl ModuleTap {
