@@ -128,22 +128,23 @@ fn open_for_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-/// The lock that writers hold (fcntl(2)): of everything behind the end of the file.
+/// The lock that writers hold (fcntl(2)): of everything behind the end of the file. It belongs to the open file,
+/// so that two relays in one process keep out of each other's way too.
 struct Lock<'a>(&'a File);
 
 impl<'a> Lock<'a> {
-    /// Takes it, as soon as no other process has it.
+    /// Takes it, as soon as no other writer has it.
     fn take(file: &'a File) -> io::Result<Self> {
         let deadline = Instant::now() + LOCK_PATIENCE;
         let wanted = region(libc::F_WRLCK, libc::SEEK_END);
         loop {
-            match fcntl(file, FcntlArg::F_SETLK(&wanted)) {
+            match fcntl(file, FcntlArg::F_OFD_SETLK(&wanted)) {
                 Ok(_) => return Ok(Self(file)),
                 Err(Errno::EAGAIN | Errno::EACCES) if Instant::now() < deadline => {
                     thread::sleep(LOCK_RETRY_AFTER);
                 }
                 Err(Errno::EAGAIN | Errno::EACCES) => {
-                    return Err(io::Error::new(ErrorKind::WouldBlock, "another process holds its lock"));
+                    return Err(io::Error::new(ErrorKind::WouldBlock, "another writer holds its lock"));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -154,7 +155,7 @@ impl<'a> Lock<'a> {
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
         // The end has moved since: all that is locked begins before it.
-        let _ = fcntl(self.0, FcntlArg::F_SETLK(&region(libc::F_UNLCK, libc::SEEK_SET)));
+        let _ = fcntl(self.0, FcntlArg::F_OFD_SETLK(&region(libc::F_UNLCK, libc::SEEK_SET)));
     }
 }
 
@@ -173,7 +174,7 @@ const THREAD: ThreadKind = ThreadKind {
 const LINES_AT_ONCE: usize = 256;
 /// After a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long another process may hold the lock before that is a failure.
+/// How long another writer may hold the lock before that is a failure.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the lock is tried.
 const LOCK_RETRY_AFTER: Duration = Duration::from_millis(5);
@@ -271,6 +272,18 @@ mod tests {
         fs::create_dir(folder.path().join("inner")).unwrap();
         write(&mut account, "c").unwrap();
         assert_eq!(calls(&path), ["c"]);
+    }
+
+    #[test]
+    fn writers_in_one_process_wait_for_each_other_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("acct.csv");
+        let (one, mut other) = (AcctCsv::open(&path).unwrap(), AcctCsv::open(&path).unwrap());
+        let lock = Lock::take(&one.file).unwrap();
+        assert_eq!(write(&mut other, "a").unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(lock);
+        write(&mut other, "a").unwrap();
+        assert_eq!(calls(&path), ["a"]);
     }
 
     #[test]
