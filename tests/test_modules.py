@@ -228,6 +228,7 @@ def test_the_log_tells_once_of_an_end(start_daemon: StartDaemon, make_call: Make
     call.talk(2)
     assert call.command("D") == "0"
     daemon.wait_for_log("is cleaned up")
+    assert ": RTP of the caller latched to 127.0.0.1:" in daemon.log()
     texts = [line.split(": ", 1)[1] for line in daemon.log().splitlines() if ":call-1:end:" in line]
     ports = f"{call.at_callee_side.port}/{call.at_caller_side.port}"
     assert texts[0] == "RTP stats: 2 in from callee, 2 in from caller, 4 relayed, 0 dropped, 0 ignored"
@@ -283,7 +284,7 @@ def test_lines_wait_for_a_lock(start_daemon: StartDaemon, tmp_path: Path) -> Non
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 0, 0, os.SEEK_END)
         daemon.command("U call-1 127.0.0.1 4000 from && D")
         # The log says so after a second; commands are answered all the time.
-        daemon.wait_for_log("another process holds its lock")
+        daemon.wait_for_log("another writer holds its lock")
         assert daemon.command("V") == "20040107"
         assert calls(tmp_path / FILE) == []
     wait_until(lambda: calls(tmp_path / FILE) == ["call-1"], "the line")

@@ -1,5 +1,6 @@
 //! What the engine tells the recorder.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::command::{CallId, Tag};
@@ -39,6 +40,15 @@ pub enum Channel {
     Rtp,
     /// The odd port.
     Rtcp,
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rtp => "RTP",
+            Self::Rtcp => "RTCP",
+        })
+    }
 }
 
 /// Names one recording of this engine for as long as it runs; never re-used.

@@ -222,12 +222,12 @@ fn moved(now: Now, session: &mut Session, side: usize, channel: Channel, verdict
         Verdict::Relatched { from } => {
             info!(
                 call_id = %session.call_id,
-                "{channel:?} of the {} moved from {from} to {to}", leg.name()
+                "{channel} of the {} moved from {from} to {to}", leg.name()
             );
             Mark::Relatched { leg, channel, from, to }
         }
         _ => {
-            info!(call_id = %session.call_id, "{channel:?} of the {} latched to {to}", leg.name());
+            info!(call_id = %session.call_id, "{channel} of the {} latched to {to}", leg.name());
             Mark::Latched { leg, channel, source: to }
         }
     };
@@ -244,7 +244,7 @@ fn refused(now: Now, session: &mut Session, side: usize, channel: Channel, from:
     let expected = stream.latch.remote();
     warn!(
         call_id = %session.call_id,
-        "{channel:?} for the {} refused: it comes from {from}, expected is {}",
+        "{channel} for the {} refused: it comes from {from}, expected is {}",
         leg.name(), expected.map_or_else(|| "no address yet".to_owned(), |addr| addr.to_string())
     );
     mark_all(now, session, &Mark::Refused { leg, channel, source: from }, out);
