@@ -185,6 +185,21 @@ fn every_mistake_is_told_with_its_place() {
 }
 
 #[test]
+fn an_empty_list_is_as_good_as_none() {
+    let place = Place::new();
+    fs::write(place.path("s.toml"), "control = []\nlisten6 = []\nnotify = ['/a']\n").unwrap();
+    let lines = in_force(&place, &["--settings", "s.toml"], &[("RTPPROXY_NOTIFY", ",")]);
+    for line in [
+        "control = [\"unix:/var/run/rtpproxy.sock\"] # default",
+        "listen = [\"*\"] # default",
+        "# listen6 is not set",
+        "# notify is not set",
+    ] {
+        assert_line(&lines, line);
+    }
+}
+
+#[test]
 fn a_check_opens_nothing() {
     let place = Place::new();
     let lines =

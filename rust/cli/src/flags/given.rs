@@ -44,9 +44,9 @@ pub(super) struct Entry {
 }
 
 impl Given {
-    /// The value of the option with this key, and its origin.
+    /// The value of the option with this key, and its origin. An empty list is none, wherever it was given.
     pub(crate) fn get(&self, key: &str) -> Option<&(Value, Origin)> {
-        self.0.get(key)
+        self.0.get(key).filter(|(value, _)| *value != Value::Texts(Vec::new()))
     }
 
     /// True if `option` is set.
