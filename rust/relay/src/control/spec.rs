@@ -8,6 +8,7 @@ use rtpproxy_core::addr::Family;
 
 use crate::config::ControlSpec;
 use crate::hostport::{self, CONTROL_PORT};
+use crate::socket_file::check_path;
 
 impl ControlSpec {
     /// Reads a transport (docs/protocol.md, control transports). Text without a known prefix is the path of a
@@ -64,7 +65,9 @@ fn address(text: &str, family: Family, resolve: bool) -> Result<SocketAddr, Stri
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("the path is empty".to_owned()) } else { Ok(text.into()) }
+    let path = PathBuf::from(text);
+    check_path(&path).map_err(|error| error.to_string())?;
+    Ok(path)
 }
 
 fn nothing(rest: &str) -> Result<(), String> {
@@ -115,8 +118,10 @@ mod tests {
 
     #[test]
     fn bad_specs_are_named() {
+        let long = format!("/{}", "x".repeat(107));
         let bad = [
             "",
+            &long,
             "unix:",
             "cunix:",
             "udp:",
