@@ -17,7 +17,8 @@ use crate::ucl::{self, Entry, Node, Object, Position, Value};
 /// The message for the operator: file, place, section, key, value.
 pub(crate) fn modules(path: &Path) -> Result<Vec<Module>, String> {
     let shown = path.display();
-    let text = read(path).map_err(|error| format!("{shown}: can't read the configuration: {error}"))?;
+    let text = read(path)
+        .map_err(|error| format!("{shown}: can't read the configuration: {}", modules::reason(&error)))?;
     let placed = |at: usize, reason: String| format!("{shown}:{}: {reason}", Position::of(&text, at));
     let top = ucl::parse(&text).map_err(|error| placed(error.at, error.reason))?;
     if top.0.is_empty() {

@@ -82,7 +82,7 @@ fn line(level: Level, metadata: &Metadata<'_>, parts: &Parts) -> String {
         parts.error
     );
     let mut text = String::with_capacity(raw.len());
-    for symbol in raw.chars() {
+    for symbol in without_number(&raw).chars() {
         if symbol.is_control() {
             text.extend(symbol.escape_default());
         } else {
@@ -90,6 +90,12 @@ fn line(level: Level, metadata: &Metadata<'_>, parts: &Parts) -> String {
         }
     }
     text
+}
+
+/// A line that ends with an error of the system, without the number of the error: strerror(3) has none.
+fn without_number(line: &str) -> &str {
+    let is_number = |text: &str| text.strip_suffix(')').is_some_and(|code| code.parse::<i32>().is_ok());
+    line.rsplit_once(" (os error ").filter(|(_, tail)| is_number(tail)).map_or(line, |(head, _)| head)
 }
 
 /// The fields of an event, sorted by what they mean for the line.
@@ -170,11 +176,11 @@ mod tests {
             tracing::warn!(%error, path = "/x", "cannot open the pid file");
             tracing::error!(crit = true, "the worker is gone");
             tracing::debug!("plain");
+            tracing::debug!("it said {error}, twice");
         });
         assert!(lines[0].starts_with("WARN:GLOBAL:tests:"), "{lines:?}");
-        assert!(
-            lines[0].ends_with(": cannot open the pid file path=/x: No such file or directory (os error 2)")
-        );
+        assert!(lines[0].ends_with(": cannot open the pid file path=/x: No such file or directory"));
+        assert!(lines[3].ends_with(": it said No such file or directory (os error 2), twice"));
         assert!(lines[1].starts_with("CRIT:GLOBAL:"));
         assert!(lines[2].starts_with("DBUG:GLOBAL:"));
     }
