@@ -94,10 +94,19 @@ def test_core_dumps_are_allowed(start_daemon: StartDaemon) -> None:
 
 
 @needs_root
-def test_a_daemon_that_fails_in_the_background_says_so(tmp_path: Path) -> None:
-    arguments = ["-F", "--nice", "-5", "-s", str(tmp_path / "control"), "-p", str(tmp_path / "pid")]
+@pytest.mark.parametrize(
+    ("right", "option", "message"),
+    [
+        ("sys_nice", "--nice=-5", "can't set the nice level to -5: "),
+        ("setgid", "-unobody", "can't give up root: "),
+    ],
+)
+def test_a_daemon_that_fails_in_the_background_says_so(
+    tmp_path: Path, right: str, option: str, message: str
+) -> None:
+    arguments = ["-F", option, "-s", str(tmp_path / "control"), "-p", str(tmp_path / "pid")]
     done = subprocess.run(
-        ["setpriv", "--bounding-set=-sys_nice", "--", str(binary()), *arguments],
+        ["setpriv", f"--bounding-set=-{right}", "--", str(binary()), *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -106,7 +115,7 @@ def test_a_daemon_that_fails_in_the_background_says_so(tmp_path: Path) -> None:
         env=clean_environment(),
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("rtpproxy: can't set the nice level to -5: "), done.stderr
+    assert done.stderr.startswith(f"rtpproxy: {message}"), done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

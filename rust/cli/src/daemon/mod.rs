@@ -102,9 +102,6 @@ impl Running {
         };
         let relay = Relay::start_with(config, bound, modules).map_err(|error| {
             tracing::error!(crit = true, "the relay cannot start: {error}");
-            if let Some(file) = pid_file.take() {
-                file.remove();
-            }
             error.to_string()
         })?;
         if let Some(file) = &mut pid_file {
@@ -126,9 +123,7 @@ impl Running {
                 std::process::exit(128 + signal as i32);
             }
         }
-        if let Some(file) = pid_file {
-            file.remove();
-        }
+        drop(pid_file);
         tracing::info!("rtpproxy ended");
         0
     }

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// An open pid file. Opened with the rights of the start, written by the process that stays.
+/// An open pid file. Opened with the rights of the start, written by the process that stays. Dropping it removes
+/// the file, if it is a regular one and still the one that was opened.
 #[derive(Debug)]
 pub(super) struct PidFile {
     path: PathBuf,
@@ -33,9 +34,10 @@ impl PidFile {
             tracing::error!(%error, "can't write the pid file {}", self.path.display());
         }
     }
+}
 
-    /// Removes the file, if it is a regular file and still the one that was opened.
-    pub(super) fn remove(self) {
+impl Drop for PidFile {
+    fn drop(&mut self) {
         let (Ok(opened), Ok(there)) = (self.file.metadata(), self.path.symlink_metadata()) else {
             return;
         };
