@@ -169,7 +169,6 @@ impl Bridge<'_> {
     }
 }
 
-/// One address may go without a label: the default, unless the bridge is that already.
 /// The address of `host` in `family`. `*` is the wildcard; `names`: the name service may be asked.
 fn resolve(host: &str, family: Family, names: bool) -> Result<IpAddr, String> {
     match (host, family) {
@@ -179,6 +178,7 @@ fn resolve(host: &str, family: Family, names: bool) -> Result<IpAddr, String> {
     }
 }
 
+/// One address may go without a label: the default, unless the bridge is that already.
 fn check_labels(parts: &[Part<'_>], bridged: bool) -> Result<(), String> {
     let plain: Vec<_> = parts.iter().filter(|part| part.label.is_none()).collect();
     if let Some(part) = plain.get(usize::from(!bridged)) {

@@ -82,7 +82,6 @@ fn inner_name(path: &str) -> Option<&str> {
     Some(name.strip_suffix("_debug").unwrap_or(name))
 }
 
-/// The error as the C library words it, without its number.
 /// What went wrong, in the words of the system and without its number.
 pub(crate) fn reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned())
