@@ -122,6 +122,57 @@ impl Framer {
     }
 }
 
+/// A datagram of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Where it came from.
+    pub src: SocketAddr,
+    /// Where it went, if the format tells.
+    pub dst: Option<SocketAddr>,
+    /// The bytes above UDP.
+    pub payload: &'a [u8],
+    /// Its checksum is right, or there is none.
+    pub is_intact: bool,
+}
+
+/// The datagram in a frame as [`Framer`] writes them: without VLAN, IP options and extensions. None in others.
+pub fn datagram(frame: &[u8]) -> Option<Datagram<'_>> {
+    let is_v4 = match *frame.get(12..=IP_AT)? {
+        [0x08, 0x00, 0x45] => true,
+        [0x86, 0xdd, version] if version >> 4 == 6 => false,
+        _ => return None,
+    };
+    let (head_len, protocol_at, addresses_at) =
+        if is_v4 { (HEAD_V4, IP_AT + 9, IP_AT + 12) } else { (HEAD_V6, IP_AT + 6, IP_AT + 8) };
+    let udp = frame.get(head_len - UDP_LEN..)?;
+    let number = |at: usize| Some(u16::from_be_bytes(*udp.get(at..)?.first_chunk()?));
+    let udp_len = number(4)?;
+    let udp = udp.get(..usize::from(udp_len))?;
+    if frame[protocol_at] != IpNumber::UDP.0 || udp.len() < UDP_LEN {
+        return None;
+    }
+    let addresses = &frame[addresses_at..head_len - UDP_LEN];
+    let (src, dst) = addresses.split_at(addresses.len() / 2);
+    let sum = Sum16BitWords::new()
+        .add_slice(addresses)
+        .add_2bytes([0, IpNumber::UDP.0])
+        .add_2bytes(udp_len.to_be_bytes())
+        .add_slice(udp);
+    Some(Datagram {
+        src: SocketAddr::new(ip(src)?, number(0)?),
+        dst: Some(SocketAddr::new(ip(dst)?, number(2)?)),
+        payload: &udp[UDP_LEN..],
+        is_intact: sum.ones_complement() == 0,
+    })
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    }
+}
+
 fn one_family(src: IpAddr, dst: IpAddr) -> (IpAddr, IpAddr) {
     let mapped = |ip: IpAddr| match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),

@@ -12,7 +12,7 @@
 //! answers with a [`command::Reply`].
 //!
 //! How a recording looks as bytes is in [`pcapng`], [`pcap`] and [`adhoc`], its frames in [`frame`], and
-//! the signalling that is made up for them in [`sip_head`].
+//! the signalling that is made up for them in [`sip_head`]. [`salvage`] reads them back, damaged ones too.
 
 pub mod accounting;
 pub mod addr;
@@ -37,6 +37,7 @@ pub mod resizer;
 pub mod rtcp;
 pub mod rtcp_json;
 pub mod rtp;
+pub mod salvage;
 mod session;
 pub mod sip_head;
 pub mod stats;
