@@ -45,7 +45,14 @@ impl Layout {
         let (Some(src), Some(at)) = (source(&header), time(&header)) else { return Piece::Other };
         let payload = &piece[HEADER_LEN..];
         let datagram = Some(Datagram { src, dst: None, payload, is_intact: true });
-        Piece::Packet(Packet { at, interface: 0, origin: Origin::Unnamed, dropped: 0, datagram })
+        Piece::Packet(Packet {
+            at,
+            interface: 0,
+            origin: Origin::Unnamed,
+            dropped: 0,
+            comments: Vec::new(),
+            datagram,
+        })
     }
 
     pub(super) fn accept(&mut self, what: &Piece<'_>) {

@@ -110,7 +110,7 @@ pub enum Piece<'a> {
 }
 
 /// A packet of a recording.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Packet<'a> {
     /// When it was received.
     pub at: Wall,
@@ -120,6 +120,8 @@ pub struct Packet<'a> {
     pub origin: Origin,
     /// How many packets are missing before it, as the recorder counted.
     pub dropped: u64,
+    /// Its remarks; only pcapng has them.
+    pub comments: Vec<&'a str>,
     /// The datagram in it, if it is one as our recorder writes them.
     pub datagram: Option<Datagram<'a>>,
 }

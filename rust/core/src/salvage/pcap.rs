@@ -146,7 +146,14 @@ impl Layout {
         let Some(record) = head.record(piece) else { return Piece::Other };
         let frame = &piece[RECORD_HEADER_LEN..];
         let datagram = if head.link == ETHERNET { frame::datagram(frame) } else { None };
-        Piece::Packet(Packet { at: record.at, interface: 0, origin: Origin::Unnamed, dropped: 0, datagram })
+        Piece::Packet(Packet {
+            at: record.at,
+            interface: 0,
+            origin: Origin::Unnamed,
+            dropped: 0,
+            comments: Vec::new(),
+            datagram,
+        })
     }
 
     pub(super) fn accept(&mut self, piece: &[u8], what: &Piece<'_>) {

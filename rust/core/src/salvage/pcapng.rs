@@ -60,7 +60,10 @@ impl Layout {
         let body = &piece[8..piece.len() - 4];
         let number = || order.word(body, 0).unwrap_or_default();
         match order.word_at(piece, 0) {
-            SECTION => Piece::Head { comments: comments(order, body), is_native: order == Order::NATIVE },
+            SECTION => Piece::Head {
+                comments: comments(order, body.get(SECTION_OPTIONS_AT..).unwrap_or_default()),
+                is_native: order == Order::NATIVE,
+            },
             INTERFACE => Piece::Interface { number: self.number_of(order, body) },
             ENHANCED_PACKET => self.packet(order, body).map_or(Piece::Other, Piece::Packet),
             TOTALS => Piece::Totals { interface: number() },
@@ -136,6 +139,7 @@ impl Layout {
             interface: number,
             origin: interface.origin,
             dropped: dropped.and_then(|(_, value)| order.long(value)).unwrap_or_default(),
+            comments: comments(order, behind),
             datagram: if interface.is_ethernet { frame::datagram(frame) } else { None },
         })
     }
@@ -219,9 +223,8 @@ fn options(order: Order, mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-fn comments(order: Order, body: &[u8]) -> Vec<&str> {
-    let options = options(order, body.get(SECTION_OPTIONS_AT..).unwrap_or_default());
-    let comments = options.filter(|(code, _)| *code == OPTION_COMMENT);
+fn comments(order: Order, bytes: &[u8]) -> Vec<&str> {
+    let comments = options(order, bytes).filter(|(code, _)| *code == OPTION_COMMENT);
     comments.filter_map(|(_, text)| str::from_utf8(text).ok()).collect()
 }
 

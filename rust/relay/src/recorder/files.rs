@@ -2,15 +2,18 @@
 //!
 //! A recording is written as `NAME.part`, in the spool folder if there is one, and gets its name when it is
 //! complete. The C program's way (`compat`) has no `.part` and replaces what is there.
+//!
+//! Each file is locked (`flock`) while it is open, so that no other process takes it for a leftover.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::names::Names;
@@ -73,6 +76,11 @@ impl Folder {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// Its path, for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of a file in it, for messages.
     pub(super) fn path_of(&self, name: &OsStr) -> PathBuf {
         self.path.join(name)
@@ -86,10 +94,50 @@ impl Folder {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// Creates a file that must not exist yet.
+    /// Creates a file that must not exist yet, and locks it: it is written by a living process.
     pub(super) fn create(&self, name: &OsStr, mode: Mode) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND;
-        self.open_beneath(name, flags, mode)
+        let file = self.open_beneath(name, flags, mode)?;
+        match file.try_lock() {
+            // Another process has just taken it for a leftover.
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::AlreadyExists.into()),
+            // Without locks nothing is recovered, but recording goes on.
+            Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+        }
+    }
+
+    /// Opens and locks a file that an earlier process has left; none if it is in use, or gone.
+    pub(super) fn take_over(&self, name: &OsStr) -> io::Result<Option<File>> {
+        let file = match self.open_beneath(name, OFlags::RDWR | OFlags::APPEND, Mode::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Somebody may have finished it before we had the lock.
+        let ours = rustix::fs::fstat(&file)?;
+        let is_there = match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino),
+            Err(Errno::NOENT) => false,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(is_there.then_some(file))
+    }
+
+    /// The names of all files that are being written, or were when their process ended, sorted.
+    pub(super) fn parts(&self) -> io::Result<Vec<OsString>> {
+        let mut parts = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let name = entry?.file_name().to_bytes().to_owned();
+            if name.ends_with(PART.as_bytes()) {
+                parts.push(OsString::from_vec(name));
+            }
+        }
+        parts.sort();
+        Ok(parts)
     }
 
     /// Opens a regular file to read.
@@ -153,7 +201,7 @@ impl Folder {
 /// The name of a file while it is written.
 pub(super) fn part_name(name: &OsStr) -> OsString {
     let mut part = name.to_owned();
-    part.push(".part");
+    part.push(PART);
     part
 }
 
@@ -206,7 +254,8 @@ fn create_first_free(names: &Names, target: Arc<Folder>, spool: Arc<Folder>) -> 
     Err(io::Error::new(io::ErrorKind::AlreadyExists, "all names for the recording are taken"))
 }
 
-fn is_taken(names: &Names, attempt: u32, target: &Folder) -> io::Result<bool> {
+/// Whether a recording in `target` has a name already.
+pub(super) fn is_taken(names: &Names, attempt: u32, target: &Folder) -> io::Result<bool> {
     for index in 0..names.files() {
         if target.has(&names.file(index, attempt))? {
             return Ok(true);
@@ -244,5 +293,7 @@ fn replace_all(names: &Names, target: Arc<Folder>, spool: Arc<Folder>) -> io::Re
     Ok(Created { files, attempt: 1, spool, target })
 }
 
+/// The end of the name of a file that is not complete.
+pub(super) const PART: &str = ".part";
 /// How many names are tried for one recording.
 pub(super) const ATTEMPTS_MAX: u32 = 9999;

@@ -35,8 +35,10 @@ pub(super) struct Job {
     pub(super) sidecar: Sidecar,
     /// Names of the C program and no sidecar.
     pub(super) compat: bool,
-    /// The call.
-    pub(super) call_id: CallId,
+    /// The call; `None` if a leftover does not say.
+    pub(super) call_id: Option<CallId>,
+    /// An earlier process has left it.
+    pub(super) is_recovered: bool,
     /// How many packets are in the files.
     pub(super) packets: u64,
     /// How many should be and are not.
@@ -49,6 +51,16 @@ impl Job {
         let Closed { file, part, .. } = &self.files[0];
         let folder = if file.is_some() { &self.spool } else { &self.target };
         folder.path_of(part).display().to_string()
+    }
+
+    fn log_end(&self) {
+        let call_id = self.call_id.as_ref().map(tracing::field::display);
+        let Self { packets, missing, .. } = self;
+        if self.is_recovered {
+            warn!(call_id, file = %self.path(), packets, missing, "recording recovered");
+        } else {
+            info!(call_id, file = %self.path(), packets, missing, "recording finished");
+        }
     }
 }
 
@@ -108,16 +120,16 @@ fn do_batch(jobs: Vec<(Job, u32)>, is_last_try: bool) -> Vec<(Job, u32)> {
             outcome = write_sidecar(&job);
         }
         let Err(error) = outcome else {
-            let Job { call_id, packets, missing, .. } = &job;
-            info!(%call_id, file = %job.path(), packets, missing, "recording finished");
+            job.log_end();
             continue;
         };
+        let call_id = job.call_id.as_ref().map(tracing::field::display);
         if is_last_try || tries >= TRIES_MAX {
-            error!(call_id = %job.call_id, file = %job.path(), "recording not finished: {error}");
+            error!(call_id, file = %job.path(), "recording not finished: {error}");
             continue;
         }
         if tries == 0 {
-            warn!(call_id = %job.call_id, file = %job.path(), "recording not finished yet: {error}");
+            warn!(call_id, file = %job.path(), "recording not finished yet: {error}");
         }
         failed.push((job, tries + 1));
     }

@@ -17,6 +17,7 @@
 //! | `formats`, `tally` | packets as bytes; totals |
 //! | `writer`, `files`, `names` | one file; the folders; safe names |
 //! | `finish`, `sidecar` | what happens after the last packet |
+//! | `recover`, `leftover` | what an earlier process has left: all recordings, one file |
 //! | `watch` | whether the folder can be used, for the answers to commands |
 
 mod drain;
@@ -24,10 +25,12 @@ mod files;
 mod finish;
 mod formats;
 mod head;
+mod leftover;
 mod names;
 mod order;
 mod queue;
 mod recording;
+mod recover;
 mod sidecar;
 mod tally;
 mod watch;
@@ -79,6 +82,7 @@ impl Recorder {
         let (taps, outlets) = (0..workers).map(|_| queue::way(&budget)).unzip();
         let (finished, jobs) = unbounded();
         let (stop, stopped) = bounded(1);
+        let recovery = recover::Recovery::new(&config, finished.clone(), stopped.clone());
         let drain = Drain::new(
             outlets,
             Shared { config, folders, ip_id: 0, running: 0 },
@@ -87,7 +91,8 @@ impl Recorder {
         );
         let drain = spawn("recorder", move || drain.run(&stopped))?;
         let finisher = spawn("recorder-finish", move || finish::run(&jobs))?;
-        let threads = Threads { stop, probe, drain, finisher };
+        let recovery = recovery.map(|recovery| spawn("recorder-recover", || recovery.run())).transpose()?;
+        let threads = Threads { stop, probe, drain, recovery, finisher };
         Ok((Self { watch, threads: Some(threads) }, taps))
     }
 
@@ -100,10 +105,10 @@ impl Recorder {
     ///
     /// The taps should be dropped or flushed before. A disk that does not answer is waited for 30 s.
     pub fn shutdown(self) {
-        let Some(Threads { stop, probe, drain, finisher }) = self.threads else { return };
+        let Some(Threads { stop, probe, drain, recovery, finisher }) = self.threads else { return };
         drop((stop, probe));
         let deadline = Instant::now() + SHUTDOWN_MAX;
-        for thread in [drain, finisher] {
+        for thread in [Some(drain), recovery, Some(finisher)].into_iter().flatten() {
             join(thread, deadline);
         }
     }
@@ -111,12 +116,14 @@ impl Recorder {
 
 #[derive(Debug)]
 struct Threads {
-    /// The recorder thread ends when it is dropped.
+    /// The recorder thread and that of the recovery end when it is dropped.
     stop: Sender<()>,
     /// The probing thread ends when it is dropped.
     probe: Sender<()>,
     drain: JoinHandle<()>,
-    /// Ends after the recorder thread.
+    /// Not with `compat`, whose files have their names from the start.
+    recovery: Option<JoinHandle<()>>,
+    /// Ends after the others.
     finisher: JoinHandle<()>,
 }
 

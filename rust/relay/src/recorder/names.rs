@@ -47,6 +47,12 @@ impl Names {
         Self { stem: bounded(escaped(&stem, config.compat)), suffixes, sidecar_suffix }
     }
 
+    /// The names for files that an earlier process has left, which begin with `stem`.
+    pub(super) fn recovered(stem: &[u8], suffixes: Vec<&'static str>, sidecar_suffix: &'static str) -> Self {
+        let stem = stem.strip_suffix(RECOVERED.as_bytes()).unwrap_or(stem);
+        Self { stem: [stem, RECOVERED.as_bytes()].concat(), suffixes, sidecar_suffix }
+    }
+
     /// How many files of packets there are: one, or two when RTCP has its own.
     pub(super) fn files(&self) -> usize {
         self.suffixes.len()
@@ -133,6 +139,8 @@ fn bounded(mut name: Vec<u8>) -> Vec<u8> {
     name
 }
 
+/// What follows the stem of a recording whose process did not end it.
+const RECOVERED: &str = ".recovered";
 /// The longest stem that stays as it is, in bytes.
 const STEM_MAX: usize = 200;
 /// What stays of a longer one, in bytes.

@@ -219,7 +219,8 @@ impl Recording {
             target: output.target,
             sidecar,
             compat: shared.config.compat,
-            call_id: self.start.call_id,
+            call_id: Some(self.start.call_id),
+            is_recovered: false,
             packets: self.tally.sum(|stream| stream.packets) - self.tally.unsaved,
             missing: self.tally.sum(|stream| stream.dropped) + self.tally.unsaved,
         })

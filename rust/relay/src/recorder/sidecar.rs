@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use chrono::{DateTime, SecondsFormat};
-use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, Mark, RecordingStart};
+use rtpproxy_core::command::Tag;
+use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, LegFacts, Mark, RecordingStart};
+use rtpproxy_core::salvage::Format;
 use rtpproxy_core::time::{Now, Wall};
 use serde::Serialize;
 
@@ -16,26 +18,27 @@ use crate::config::RecordFormat;
 pub(super) struct Sidecar {
     /// Of this layout.
     version: u32,
-    call_id: String,
+    /// `None`, like other facts below, if the recording was recovered and its files do not tell.
+    call_id: Option<String>,
     /// The exact bytes in hexadecimal, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     call_id_hex: Option<String>,
     /// The same for all media of a call.
-    call: String,
-    from_tag: String,
+    call: Option<String>,
+    from_tag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from_tag_hex: Option<String>,
     to_tag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     to_tag_hex: Option<String>,
-    scope: &'static str,
+    scope: Option<&'static str>,
     /// Whose packets, if not both parties'.
     #[serde(skip_serializing_if = "Option::is_none")]
     leg: Option<&'static str>,
     format: &'static str,
     /// The files with the packets; filled in when they have their names.
     pub(super) files: Vec<FileFacts>,
-    requested: String,
+    requested: Option<String>,
     first_packet: Option<String>,
     last_packet: Option<String>,
     packets: u64,
@@ -46,13 +49,16 @@ pub(super) struct Sidecar {
     /// Packets counted above that the disk refused to the end.
     unsaved: u64,
     synthetic_frames: u64,
-    legs: Legs,
+    legs: Option<Legs>,
     gaps: Vec<GapFacts>,
     pauses: Vec<Pause>,
     marks: Vec<MarkFacts>,
     /// Gaps, pauses and marks that were too many to keep.
     omitted: u64,
     ended: Ended,
+    /// What became of a recording whose process did not end it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<Recovered>,
 }
 
 impl Sidecar {
@@ -69,26 +75,52 @@ impl Sidecar {
             Coverage::SingleFile | Coverage::NamedSingleFile { .. } => ("single-file", None),
             Coverage::Named { leg, .. } => ("named", Some(leg.name())),
         };
-        let call_id = start.call_id.as_bytes();
-        let from_tag = start.from_tag.as_bytes();
+        let tags = Ids {
+            call_id: Some(start.call_id.as_bytes()),
+            from_tag: Some(start.from_tag.as_bytes()),
+            to_tag: start.to_tag.as_ref().map(Tag::as_bytes),
+        };
+        let ended = Ended { at: Some(rfc3339(ended.0.wall)), reason: ended.1.name() };
+        let mut sidecar = Self::of(&tags, format_of(format), tally, ended);
+        sidecar.scope = Some(scope);
+        sidecar.leg = leg;
+        sidecar.requested = Some(rfc3339(start.at.wall));
+        sidecar.legs = Some(Legs::new(&start.legs, tally));
+        sidecar
+    }
+
+    /// The sidecar of a recording that a process did not end, without its files. `legs` are `None` if nobody
+    /// knows whose packets these are.
+    pub(super) fn recovered(
+        ids: &Ids<'_>,
+        format: Format,
+        tally: &Tally,
+        legs: Option<&[LegFacts; 2]>,
+        recovered: Recovered,
+    ) -> Self {
+        let ended = Ended { at: tally.last().map(rfc3339), reason: "interrupted" };
+        let mut sidecar = Self::of(ids, format, tally, ended);
+        sidecar.legs = legs.map(|legs| Legs::new(legs, tally));
+        sidecar.recovered = Some(recovered);
+        sidecar
+    }
+
+    fn of(ids: &Ids<'_>, format: Format, tally: &Tally, ended: Ended) -> Self {
+        let text = |id: &[u8]| String::from_utf8_lossy(id).into_owned();
         Self {
             version: 1,
-            call_id: start.call_id.to_string(),
-            call_id_hex: hex_unless_utf8(call_id),
-            call: call_key(call_id, from_tag),
-            from_tag: start.from_tag.to_string(),
-            from_tag_hex: hex_unless_utf8(from_tag),
-            to_tag: start.to_tag.as_ref().map(ToString::to_string),
-            to_tag_hex: start.to_tag.as_ref().and_then(|tag| hex_unless_utf8(tag.as_bytes())),
-            scope,
-            leg,
-            format: match format {
-                RecordFormat::Pcapng => "pcapng",
-                RecordFormat::Pcap => "pcap",
-                RecordFormat::Adhoc => "adhoc",
-            },
+            call_id: ids.call_id.map(text),
+            call_id_hex: ids.call_id.and_then(hex_unless_utf8),
+            call: ids.call_id.zip(ids.from_tag).map(|(call_id, from_tag)| call_key(call_id, from_tag)),
+            from_tag: ids.from_tag.map(text),
+            from_tag_hex: ids.from_tag.and_then(hex_unless_utf8),
+            to_tag: ids.to_tag.map(text),
+            to_tag_hex: ids.to_tag.and_then(hex_unless_utf8),
+            scope: None,
+            leg: None,
+            format: format.name(),
             files: Vec::new(),
-            requested: rfc3339(start.at.wall),
+            requested: None,
             first_packet: tally.first().map(rfc3339),
             last_packet: tally.last().map(rfc3339),
             packets: tally.sum(|stream| stream.packets),
@@ -96,17 +128,45 @@ impl Sidecar {
             dropped: tally.sum(|stream| stream.dropped),
             unsaved: tally.unsaved,
             synthetic_frames: tally.synthetic_frames,
-            legs: Legs {
-                caller: LegReport::new(Leg::Caller, start, tally),
-                callee: LegReport::new(Leg::Callee, start, tally),
-            },
+            legs: None,
             gaps: tally.gaps.iter().map(GapFacts::from).collect(),
             pauses: tally.pauses.iter().map(Pause::from).collect(),
             marks: tally.marks.iter().filter_map(MarkFacts::new).collect(),
             omitted: tally.omitted,
-            ended: Ended { at: rfc3339(ended.0.wall), reason: ended.1.name() },
+            ended,
+            recovered: None,
         }
     }
+}
+
+/// The ids of a call, as far as they are known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ids<'a> {
+    pub(super) call_id: Option<&'a [u8]>,
+    pub(super) from_tag: Option<&'a [u8]>,
+    pub(super) to_tag: Option<&'a [u8]>,
+}
+
+/// What became of a recording whose process did not end it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Recovered {
+    /// When.
+    pub(super) at: String,
+    /// How many bytes were cut off the ends of the files: records that were not whole.
+    pub(super) cut_bytes: u64,
+    /// Where the files are damaged before their ends. It was left as it is.
+    pub(super) holes: Vec<HoleFacts>,
+}
+
+/// A part of a file that cannot be read.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct HoleFacts {
+    /// In which of the files, from 0.
+    pub(super) file: usize,
+    /// Where it begins, in bytes.
+    pub(super) at: u64,
+    /// Its length.
+    pub(super) bytes: u64,
 }
 
 /// One file of packets.
@@ -121,6 +181,14 @@ pub(super) struct FileFacts {
     pub(super) size: u64,
     /// Of the whole file, in hexadecimal.
     pub(super) sha256: String,
+}
+
+fn format_of(format: RecordFormat) -> Format {
+    match format {
+        RecordFormat::Pcapng => Format::Pcapng,
+        RecordFormat::Pcap => Format::Pcap,
+        RecordFormat::Adhoc => Format::Adhoc,
+    }
 }
 
 /// `bytes` in hexadecimal.
@@ -171,12 +239,17 @@ struct LegReport {
     rtcp: StreamReport,
 }
 
+impl Legs {
+    fn new([caller, callee]: &[LegFacts; 2], tally: &Tally) -> Self {
+        Self {
+            caller: LegReport::new(Leg::Caller, caller, tally),
+            callee: LegReport::new(Leg::Callee, callee, tally),
+        }
+    }
+}
+
 impl LegReport {
-    fn new(leg: Leg, start: &RecordingStart, tally: &Tally) -> Self {
-        let facts = match leg {
-            Leg::Caller => &start.legs[0],
-            Leg::Callee => &start.legs[1],
-        };
+    fn new(leg: Leg, facts: &LegFacts, tally: &Tally) -> Self {
         Self {
             signalled: facts.signalled,
             remote: facts.remote,
@@ -278,7 +351,7 @@ impl MarkFacts {
 
 #[derive(Clone, Debug, Serialize)]
 struct Ended {
-    at: String,
+    at: Option<String>,
     reason: &'static str,
 }
 

@@ -4,4 +4,5 @@ mod bench;
 mod call;
 mod folder;
 mod read;
+mod recover;
 mod stream;

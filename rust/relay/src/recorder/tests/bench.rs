@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use rtpproxy_core::effects::{Payload, RecordPacket};
@@ -76,6 +76,16 @@ impl Bench {
     pub(super) fn work(&mut self) {
         self.tap.flush(Mono(u64::MAX));
         self.drain.drain();
+    }
+
+    /// Ends the process in the middle of everything, as far as the files can tell.
+    pub(super) fn kill(mut self) -> TempDir {
+        self.work();
+        // Twice: for the packets that wait for others, and for what waits in the buffers then.
+        for seconds in [2, 4] {
+            self.drain.sweep(Instant::now() + Duration::from_secs(seconds));
+        }
+        self.folder
     }
 
     pub(super) fn finish(self) -> Recorded {

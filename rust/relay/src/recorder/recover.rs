@@ -1,0 +1,300 @@
+//! What an earlier process has left: recordings that it began and did not finish.
+//!
+//! A thread of its own looks through the folders once, at low priority and one recording at a time, while the
+//! relay works. A `.part` that is locked is being written by a living process and is left alone. Each other one
+//! is cut back to its last whole packet, closed, and handed to the finisher under a name with `.recovered` in it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use rtpproxy_core::command::Tag;
+use rtpproxy_core::recording::Leg;
+use rtpproxy_core::salvage::Format;
+use tracing::{debug, error, info, warn};
+
+use super::files::{ATTEMPTS_MAX, Folder, PART, is_taken, part_name};
+use super::finish::{Closed, Job};
+use super::leftover::{Findings, Hints, Stopped, now_text};
+use super::names::Names;
+use super::sidecar::{HoleFacts, Ids, Recovered, Sidecar};
+use crate::config::RecordConfig;
+
+/// The search for leftovers.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    target: PathBuf,
+    spool: Option<PathBuf>,
+    finished: Sender<Job>,
+    /// Disconnected when the relay ends.
+    stop: Receiver<()>,
+}
+
+impl Recovery {
+    /// A search through the folders of `config` that gives to `finished`; none if files have their names from the
+    /// start (`compat`).
+    pub(super) fn new(config: &RecordConfig, finished: Sender<Job>, stop: Receiver<()>) -> Option<Self> {
+        let target = config.folder.clone().filter(|_| !config.compat)?;
+        Some(Self { target, spool: config.spool.clone(), finished, stop })
+    }
+
+    /// Searches, once the folders are there.
+    pub(super) fn run(self) {
+        // Of this thread alone. Without permission it works as fast as the others.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        let Some(target) = self.open(&self.target) else { return };
+        let spool = match &self.spool {
+            Some(path) => match self.open(path) {
+                Some(spool) => Some(spool),
+                None => return,
+            },
+            None => None,
+        };
+        let mut recovered = 0;
+        for folder in spool.iter().chain([&target]) {
+            match self.search(folder, &target, &mut recovered) {
+                Ok(()) => {}
+                Err(error) if is_stop(&error) => return,
+                Err(error) => {
+                    error!("{}: leftovers cannot be looked for: {error}", folder.path().display());
+                }
+            }
+        }
+        if recovered > 0 {
+            warn!(recordings = recovered, "recordings that an earlier process did not end were recovered");
+        }
+    }
+
+    /// Opens a folder, which may not be there yet; none if the relay ends before.
+    fn open(&self, path: &PathBuf) -> Option<Arc<Folder>> {
+        loop {
+            // What is wrong with it is told elsewhere.
+            if let Ok(folder) = Folder::open(path) {
+                return Some(Arc::new(folder));
+            }
+            self.wait(RETRY_PERIOD).ok()?;
+        }
+    }
+
+    fn search(&self, folder: &Arc<Folder>, target: &Arc<Folder>, recovered: &mut u64) -> io::Result<()> {
+        let (recordings, sidecars) = sorted(folder.parts()?);
+        for (recording, parts) in recordings {
+            match self.recover(folder, target, &recording, &parts) {
+                Ok(Some(job)) => {
+                    // The finisher lives until we drop the sender.
+                    let _ = self.finished.send(job);
+                    *recovered += 1;
+                }
+                Ok(None) => {}
+                Err(error) if is_stop(&error) => return Err(error),
+                Err(error) => {
+                    let file = folder.path_of(&parts[0].part);
+                    error!(file = %file.display(), "recording not recovered: {error}");
+                }
+            }
+            while self.finished.len() >= WAITING_MAX {
+                self.wait(QUEUE_PERIOD)?;
+            }
+        }
+        for part in sidecars {
+            if let Err(error) = finish_sidecar(folder, &part) {
+                error!(file = %folder.path_of(&part).display(), "sidecar not recovered: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the files of one recording right; none if they are in use.
+    fn recover(
+        &self,
+        folder: &Arc<Folder>,
+        target: &Arc<Folder>,
+        recording: &Recording,
+        parts: &[Part],
+    ) -> io::Result<Option<Job>> {
+        let mut files = Vec::with_capacity(parts.len());
+        for part in parts {
+            match folder.take_over(&part.part)? {
+                Some(file) => files.push(file),
+                None => {
+                    debug!(file = %folder.path_of(&part.part).display(), "another process is writing it");
+                    return Ok(None);
+                }
+            }
+        }
+        let mut findings = Findings::default();
+        let is_stopped = || self.stop.try_recv() == Err(TryRecvError::Disconnected);
+        let mut closed = Vec::with_capacity(parts.len());
+        for (part, file) in parts.iter().zip(files) {
+            let (len, sha256) = findings.mend(&file, part.hints, &is_stopped)?;
+            closed.push(Closed { file: Some(file), part: part.part.clone(), len, sha256: Some(sha256) });
+        }
+        let suffixes = parts.iter().map(|part| part.suffix).collect();
+        let names = Names::recovered(&recording.stem, suffixes, recording.sidecar_suffix);
+        let attempt = first_free(&names, target)?;
+        let (folder, target) = (Arc::clone(folder), Arc::clone(target));
+        Ok(Some(job(findings, closed, names, attempt, [folder, target])))
+    }
+
+    fn wait(&self, time: Duration) -> io::Result<()> {
+        match self.stop.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(io::Error::other(Stopped)),
+        }
+    }
+}
+
+/// What the files of a recording have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Recording {
+    stem: Vec<u8>,
+    sidecar_suffix: &'static str,
+    /// A recording of one file, by its suffix, or one of two.
+    kind: &'static str,
+}
+
+/// One of its files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    part: OsString,
+    suffix: &'static str,
+    hints: Hints,
+}
+
+/// Puts names with `.part` together: recordings, and sidecars. What is neither is not ours.
+fn sorted(names: Vec<OsString>) -> (BTreeMap<Recording, Vec<Part>>, Vec<OsString>) {
+    let mut recordings: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut sidecars = Vec::new();
+    for part in names {
+        let name = part.as_bytes().strip_suffix(PART.as_bytes()).unwrap_or_default();
+        if name.ends_with(SIDECAR_SUFFIX.as_bytes()) {
+            sidecars.push(part);
+            continue;
+        }
+        let Some((stem, (suffix, sidecar_suffix, kind, hints))) =
+            SUFFIXES.iter().find_map(|row| Some((name.strip_suffix(row.0.as_bytes())?, *row)))
+        else {
+            continue;
+        };
+        let recording = Recording { stem: stem.to_vec(), sidecar_suffix, kind };
+        recordings.entry(recording).or_default().push(Part { part, suffix, hints });
+    }
+    for parts in recordings.values_mut() {
+        // RTP comes before RTCP, as in the names of a recording that ends.
+        parts.sort_by_key(|part| part.hints.is_rtcp);
+    }
+    (recordings, sidecars)
+}
+
+fn first_free(names: &Names, target: &Folder) -> io::Result<u32> {
+    for attempt in 1..=ATTEMPTS_MAX {
+        if !is_taken(names, attempt, target)? {
+            return Ok(attempt);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "all names for the recording are taken"))
+}
+
+fn job(
+    findings: Findings,
+    files: Vec<Closed>,
+    names: Names,
+    attempt: u32,
+    [spool, target]: [Arc<Folder>; 2],
+) -> Job {
+    let Findings { call_id, from_tag, to_tag, format, tally, legs, is_anonymous, cut_bytes, holes, .. } =
+        findings;
+    let holes = holes.into_iter().map(|(file, hole)| HoleFacts { file, at: hole.at, bytes: hole.len });
+    let recovered = Recovered { at: now_text(), cut_bytes, holes: holes.collect() };
+    if !recovered.holes.is_empty() {
+        let file = spool.path_of(&files[0].part);
+        warn!(file = %file.display(), "the recording is damaged before its end: see rtpproxy repair");
+    }
+    let ids = Ids {
+        call_id: call_id.as_ref().map(|id| id.as_bytes()),
+        from_tag: from_tag.as_ref().map(Tag::as_bytes),
+        to_tag: to_tag.as_ref().map(Tag::as_bytes),
+    };
+    let format = format.unwrap_or(Format::Pcapng);
+    let legs = (!is_anonymous).then_some(&legs);
+    let sidecar = Sidecar::recovered(&ids, format, &tally, legs, recovered);
+    Job {
+        packets: tally.sum(|stream| stream.packets),
+        missing: tally.sum(|stream| stream.dropped),
+        files,
+        names,
+        attempt,
+        spool,
+        target,
+        sidecar,
+        compat: false,
+        call_id,
+        is_recovered: true,
+    }
+}
+
+/// A sidecar that was written and had not got its name gets it; one that is torn is removed.
+fn finish_sidecar(folder: &Folder, part: &OsString) -> io::Result<()> {
+    let Some(mut file) = folder.take_over(part)? else { return Ok(()) };
+    let name = part.as_bytes().strip_suffix(PART.as_bytes()).unwrap_or_default();
+    let name = OsString::from_vec(name.to_vec());
+    debug_assert_eq!(&part_name(&name), part);
+    if is_json(&mut file)? {
+        file.sync_data()?;
+        match folder.rename(part, folder, &name, false) {
+            Ok(()) => {
+                info!(file = %folder.path_of(&name).display(), "sidecar recovered");
+                return folder.sync();
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    warn!(file = %folder.path_of(part).display(), "a sidecar that was not written to its end is removed");
+    folder.remove(part)
+}
+
+fn is_json(file: &mut File) -> io::Result<bool> {
+    let mut text = Vec::new();
+    file.take(SIDECAR_MAX).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|json| json.is_object()))
+}
+
+fn is_stop(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Stopped>())
+}
+
+const fn hints(format: Format, leg: Option<Leg>, is_rtcp: bool) -> Hints {
+    Hints { format, leg, is_rtcp }
+}
+
+/// The suffixes of recordings, longer ones first: of the file, of its sidecar, the kind of the recording, and what
+/// they tell.
+const SUFFIXES: [(&str, &str, &str, Hints); 10] = [
+    (".o.pcapng", ".o.json", "pcapng", hints(Format::Pcapng, Some(Leg::Caller), false)),
+    (".a.pcapng", ".a.json", "pcapng", hints(Format::Pcapng, Some(Leg::Callee), false)),
+    (".pcapng", ".json", "pcapng", hints(Format::Pcapng, None, false)),
+    (".pcap", ".json", "pcap", hints(Format::Pcap, None, false)),
+    (".o.rtp", ".o.json", "rtp", hints(Format::Adhoc, Some(Leg::Caller), false)),
+    (".o.rtcp", ".o.json", "rtp", hints(Format::Adhoc, Some(Leg::Caller), true)),
+    (".a.rtp", ".a.json", "rtp", hints(Format::Adhoc, Some(Leg::Callee), false)),
+    (".a.rtcp", ".a.json", "rtp", hints(Format::Adhoc, Some(Leg::Callee), true)),
+    (".rtp", ".json", "rtp", hints(Format::Adhoc, None, false)),
+    (".rtcp", ".json", "rtp", hints(Format::Adhoc, None, true)),
+];
+const SIDECAR_SUFFIX: &str = ".json";
+/// Longer ones are not ours, in bytes.
+const SIDECAR_MAX: u64 = 16 << 20;
+/// Above 0 is below others.
+const NICENESS: i32 = 10;
+/// How many recovered recordings wait for the finisher, each with open files.
+const WAITING_MAX: usize = 4;
+const QUEUE_PERIOD: Duration = Duration::from_millis(10);
+/// How long to wait until a folder is looked for again.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
