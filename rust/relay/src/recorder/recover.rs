@@ -5,16 +5,17 @@
 //! is cut back to its last whole packet, closed, and handed to the finisher under a name with `.recovered` in it.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
-use rtpproxy_core::command::Tag;
+use rtpproxy_core::command::{CallId, Tag};
 use rtpproxy_core::recording::Leg;
 use rtpproxy_core::salvage::Format;
 use tracing::{debug, error, info, warn};
@@ -72,7 +73,7 @@ impl Recovery {
     }
 
     /// Opens a folder, which may not be there yet; none if the relay ends before.
-    fn open(&self, path: &PathBuf) -> Option<Arc<Folder>> {
+    fn open(&self, path: &Path) -> Option<Arc<Folder>> {
         loop {
             // What is wrong with it is told elsewhere.
             if let Ok(folder) = Folder::open(path) {
@@ -217,7 +218,7 @@ fn job(
         warn!(file = %file.display(), "the recording is damaged before its end: see rtpproxy repair");
     }
     let ids = Ids {
-        call_id: call_id.as_ref().map(|id| id.as_bytes()),
+        call_id: call_id.as_ref().map(CallId::as_bytes),
         from_tag: from_tag.as_ref().map(Tag::as_bytes),
         to_tag: to_tag.as_ref().map(Tag::as_bytes),
     };
@@ -267,7 +268,7 @@ fn is_json(file: &mut File) -> io::Result<bool> {
 }
 
 fn is_stop(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|error| error.is::<Stopped>())
+    error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Stopped>)
 }
 
 const fn hints(format: Format, leg: Option<Leg>, is_rtcp: bool) -> Hints {
