@@ -7,7 +7,8 @@ use std::thread;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, Cell, ContentArrangement, Table};
 use rtpproxy_core::config::{LatchMode, RecordScope};
-use rtpproxy_relay::config::RecordFormat;
+use rtpproxy_relay::config::{Module, RecordFormat};
+use rtpproxy_relay::modules::Modules;
 
 use crate::daemon::guard_root;
 use crate::flags::{Fallback, Flags, Form, GROUPS, Given, Opt, Origin, Reach, Value};
@@ -22,6 +23,8 @@ use crate::{complain, say};
 pub(crate) fn run(flags: Flags) -> Result<i32, String> {
     let given = flags.given.clone();
     let settings = Settings::new(flags)?;
+    Modules::look_up(&settings.relay.modules, settings.relay.resolve_names)
+        .map_err(|error| error.to_string())?;
     let warning = guard_root(&settings.process, &settings.control)?;
     let groups = groups(&given, &settings);
     if io::stdout().is_terminal() {
@@ -65,11 +68,15 @@ fn groups(given: &Given, settings: &Settings) -> Vec<Group> {
 
 /// The modules that options and the configuration file name, if there are any.
 fn loaded(settings: &Settings) -> impl Iterator<Item = Row> {
-    let names: Vec<_> = settings.relay.modules.iter().map(|module| modules::name(module.kind())).collect();
+    let shown = |module: &Module| match module {
+        Module::AcctRtcpHep(config) => format!("acct_rtcp_hep to {config} as {}", config.capture_id),
+        Module::AcctCsv(_) | Module::CatchDtmf => modules::name(module.kind()).into(),
+    };
+    let shown: Vec<_> = settings.relay.modules.iter().map(shown).collect();
     let row = Row {
         key: "modules in force",
         settable: false,
-        value: Some(names.into()),
+        value: Some(shown.into()),
         from: "because of config, dso".into(),
     };
     (!settings.relay.modules.is_empty()).then_some(row).into_iter()

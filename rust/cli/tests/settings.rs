@@ -95,6 +95,13 @@ fn modules_are_checked_and_shown() {
     assert_line(&lines, "dso = [\"acct_csv\"] # environment: RTPPROXY_DSO");
     assert_line(&lines, "# modules in force = [\"acct_csv\", \"catch_dtmf\"] # because of config, dso");
     assert!(!place.path("rtpproxy_acct.csv").exists());
+    let section = "modules { acct_rtcp_hep { capt_host = localhost; capt_ptype = TCP; capt_id = 7 } }";
+    fs::write(place.path("m.conf"), section).unwrap();
+    let lines = in_force(&place, &["--config", "m.conf"], &[]);
+    let module = "acct_rtcp_hep to tcp:localhost:9060 as 7";
+    assert_line(&lines, &format!("# modules in force = [\"{module}\"] # because of config, dso"));
+    let refusal = refused(&place, &["--config", "m.conf", "--no_resolve"], &[]);
+    assert!(refusal[0].contains("tcp:localhost:9060: not a numeric address"), "{refusal:?}");
     fs::write(place.path("m.conf"), "modules { catch_dtmf { volume = 11 } }").unwrap();
     assert!(refused(&place, &["--config", "m.conf"], &[])[0].contains("volume"));
 }

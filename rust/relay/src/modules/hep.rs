@@ -253,12 +253,16 @@ impl std::fmt::Display for More {
     }
 }
 
-fn addresses(config: &HepConfig, resolve: bool) -> io::Result<Vec<SocketAddr>> {
+/// The addresses of the server. A name is looked up only if `resolve`.
+pub(super) fn addresses(config: &HepConfig, resolve: bool) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = config.host.parse() {
         return Ok(vec![SocketAddr::new(ip, config.port)]);
     }
     if !resolve {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "not a numeric address"));
+        return Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            "not a numeric address, and names are not looked up",
+        ));
     }
     Ok((config.host.as_str(), config.port).to_socket_addrs()?.collect())
 }

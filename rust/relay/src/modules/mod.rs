@@ -57,6 +57,21 @@ impl Modules {
         Ok(opened)
     }
 
+    /// Looks up the servers of the modules as [`Modules::open`] does, and opens nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first server that has no address.
+    pub fn look_up(modules: &[Module], resolve_names: bool) -> Result<(), ModuleError> {
+        for module in modules {
+            if let Module::AcctRtcpHep(config) = module {
+                hep::addresses(config, resolve_names)
+                    .map_err(|source| ModuleError::AcctRtcpHep { server: config.clone(), source })?;
+            }
+        }
+        Ok(())
+    }
+
     /// What they are, in load order.
     pub(crate) fn kinds(&self) -> &[ModuleKind] {
         &self.kinds
