@@ -118,9 +118,14 @@ pub enum ModuleError {
 
 /// The threads of the modules. Dropping them ends them: what is queued is dealt with first, within some seconds.
 #[derive(Debug)]
-pub(crate) struct ModuleThreads(
-    #[expect(dead_code, reason = "held until they are to end")] Vec<ModuleThread>,
-);
+pub(crate) struct ModuleThreads(Vec<ModuleThread>);
+
+impl Drop for ModuleThreads {
+    fn drop(&mut self) {
+        // All are told before the first one is waited for.
+        self.0.iter_mut().for_each(ModuleThread::stop);
+    }
+}
 
 /// The way of one worker to the modules. Never waits.
 #[derive(Clone, Debug, Default)]

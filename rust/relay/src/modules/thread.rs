@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
@@ -33,7 +33,7 @@ pub(super) fn start<T: Send + Sync + 'static>(
         run(&work);
         drop(finish);
     })?;
-    Ok((queue, ModuleThread { stop: Some(stop), finished, kind }))
+    Ok((queue, ModuleThread { stop: Some(stop), finished, give_up: None, kind }))
 }
 
 fn queue<T>(max: usize, stopped: Receiver<()>) -> (ModuleQueue<T>, Work<T>) {
@@ -107,13 +107,26 @@ impl<T> Work<T> {
 pub(super) struct ModuleThread {
     stop: Option<Sender<()>>,
     finished: Receiver<()>,
+    /// When it is waited for no longer, once it was told to end.
+    give_up: Option<Instant>,
     kind: ThreadKind,
+}
+
+impl ModuleThread {
+    /// Tells it that the relay has ended, and waits for nothing.
+    pub(super) fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            drop(stop);
+            self.give_up = Some(Instant::now() + self.kind.end_patience);
+        }
+    }
 }
 
 impl Drop for ModuleThread {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if self.finished.recv_timeout(self.kind.end_patience) == Err(RecvTimeoutError::Timeout) {
+        self.stop();
+        let ended = self.give_up.map(|give_up| self.finished.recv_deadline(give_up));
+        if ended == Some(Err(RecvTimeoutError::Timeout)) {
             tracing::error!("{}", self.kind.too_late);
         }
     }
@@ -142,6 +155,7 @@ impl<T> Work<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ModuleThreads;
     use super::*;
 
     #[test]
@@ -181,5 +195,24 @@ mod tests {
         let (_queue, stuck) = start(kind, move |_: &Work<u32>| assert!(held.recv().is_ok())).unwrap();
         drop(stuck);
         assert!(hold.send(()).is_ok(), "the thread still runs");
+    }
+
+    #[test]
+    fn the_end_waits_for_all_at_a_time() {
+        let kind = ThreadKind {
+            name: "test",
+            queue_max: 1,
+            end_patience: Duration::from_millis(500),
+            too_late: "too late",
+        };
+        let (_hold, held) = bounded::<()>(0);
+        let stuck = || {
+            let held = held.clone();
+            start(kind, move |_: &Work<u32>| assert!(held.recv().is_err())).unwrap().1
+        };
+        let threads = ModuleThreads((0..4).map(|_| stuck()).collect());
+        let started = Instant::now();
+        drop(threads);
+        assert!((500..1000).contains(&started.elapsed().as_millis()));
     }
 }
