@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.utils import PcapNgWriter, wrpcap
 
 from support import g711
@@ -69,8 +69,9 @@ def rtp(payload_type: int, sequence: int, timestamp: int, ssrc: int, payload: by
 
 
 def noise(seconds: float, seed: int = 1) -> bytes:
-    """Payload of G.711 that no other seed gives."""
-    return random.Random(seed).randbytes(int(seconds * 8000))
+    """Payload of G.711 that no other seed gives, without codes of zero, which extractaudio takes otherwise."""
+    codes = bytes({0x7F: 0x7E, 0xFF: 0xFE}.get(code, code) for code in range(256))
+    return random.Random(seed).randbytes(int(seconds * 8000)).translate(codes)
 
 
 def write_adhoc(path: Path, packets: Iterable[Sent]) -> Path:
@@ -201,7 +202,7 @@ def test_compat_recordings_go_through_extractaudio(
     left, right = heard(tmp_path / "call.wav")
     for channel, packets in ((right, said), (left, answered)):
         payload = b"".join(Rtp.parse(packet).payload for packet in packets)
-        assert within(channel, g711.from_mu_law(payload))
+        assert within(channel, g711.from_mu_law_without_zero(payload))
 
 
 def count(extractaudio: ExtractAudio, rdir: Path) -> list[int]:
@@ -239,7 +240,7 @@ def test_every_codec_is_heard(extractaudio: ExtractAudio, tmp_path: Path, payloa
     done = extractaudio("-s", "-D", "pcm_16", "x", "x.wav")
     assert done.returncode == 0
     _, right = heard(tmp_path / "x.wav")
-    expected = decoded(payload_type, payload)
+    expected = g711.from_mu_law_without_zero(payload) if payload_type == 0 else decoded(payload_type, payload)
     assert right[: len(expected)] == expected
     assert likeness(sound(), right) > LIKENESS[payload_type]
 
@@ -253,6 +254,27 @@ def test_a_codec_without_its_library_is_told(
     assert "packets could not be decoded: GSM 06.10 needs the library libgsm.so.1" in done.stderr
     done = extract(tmp_path, "x", "-o", "y.wav", libraries=no_libraries)
     assert "(Debian: apt-get install libgsm1)" in done.stdout
+
+
+def test_extractaudio_has_no_zero_in_the_mu_law(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+    write_adhoc(tmp_path / "x.o.rtp", stream(bytes([0x7F, 0xFF, 0x7E, 0xFE] * 40)))
+    assert extractaudio("-sD", "pcm_16", "x", "x.wav").returncode == 0
+    assert heard(tmp_path / "x.wav")[1] == [-2, 2, -8, 8] * 40
+    extract(tmp_path, "x", "--force")
+    assert heard(tmp_path / "x.wav")[0] == [0, 0, -8, 8] * 40
+
+
+def test_overlapping_packets_where_timestamps_wrap_leave_no_gap(
+    extractaudio: ExtractAudio, tmp_path: Path
+) -> None:
+    payload = noise(0.06)
+    packets = [
+        Sent(0.02 * index, rtp(0, index, timestamp % 2**32, 7, payload[index * BLOCK : (index + 1) * BLOCK]))
+        for index, timestamp in enumerate((2**32 - 100, 2**32 - 20, 140))
+    ]
+    write_adhoc(tmp_path / "x.o.rtp", packets)
+    assert extractaudio("-sD", "pcm_16", "x", "x.wav").returncode == 0
+    assert heard(tmp_path / "x.wav")[1] == g711.from_mu_law(payload)
 
 
 def test_gaps_are_silence_or_left_out(extractaudio: ExtractAudio, tmp_path: Path) -> None:
@@ -566,6 +588,44 @@ def test_captures_of_other_programs_are_read(tmp_path: Path) -> None:
         left, right = heard(tmp_path / "out.wav")
         assert within(left, g711.from_mu_law(called)), path.name
         assert within(right, g711.from_mu_law(answered)), path.name
+
+
+def test_extractaudio_reads_the_pcap_that_the_c_program_reads(
+    extractaudio: ExtractAudio, tmp_path: Path
+) -> None:
+    payload = noise(0.2)
+    sent = frames(stream(payload))
+    others = [Ether(dst="02:00:00:00:00:02") / ARP(), *frames(stream(noise(0.1, 2)), v6=True)]
+    others += [Ether(dst="02:00:00:00:00:02") / Dot1Q(vlan=7) / frame[IP] for frame in sent[:3]]
+    for other in others:
+        other.time = START
+    wrpcap(str(tmp_path / "ethernet.pcap"), others + sent)
+    null = [(float(frame.time), struct.pack("=I", 2) + bytes(frame[IP])) for frame in sent]
+    head = struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 0)
+    records = (struct.pack("=IIII", *divmod(round(at * 1e6), 10**6), len(f), len(f)) + f for at, f in null)
+    (tmp_path / "null.pcap").write_bytes(head + b"".join(records))
+    for name in ("ethernet.pcap", "null.pcap"):
+        assert extractaudio("-S", "-A", name).stdout == f"{name}: 10\n"
+        assert extractaudio("-sD", "pcm_16", "-A", name, "x.wav").returncode == 0
+        assert heard(tmp_path / "x.wav")[0] == g711.from_mu_law(payload)
+
+    wrpcap(str(tmp_path / "big.pcap"), sent, endianness=">")
+    wrpcap(str(tmp_path / "nano.pcap"), sent, nano=True)
+    wrpcap(str(tmp_path / "raw.pcap"), [frame[IP] for frame in sent], linktype=101)
+    (tmp_path / "cut.pcap").write_bytes((tmp_path / "null.pcap").read_bytes()[:-1])
+    for name, complaint in (
+        ("big.pcap", "a kind of pcap that only rtpproxy extract reads"),
+        ("nano.pcap", "a kind of pcap that only rtpproxy extract reads"),
+        ("raw.pcap", "a kind of pcap that only rtpproxy extract reads"),
+        ("cut.pcap", "the file ends inside a packet"),
+    ):
+        done = extractaudio("-S", "-A", name)
+        assert (done.returncode, done.stdout) == (0, f"{name}: -1\n")
+        done = extractaudio("-D", "pcm_16", "-A", name, "y.wav")
+        assert done.returncode == 1
+        assert f"extractaudio: {name}: {complaint}" in done.stderr
+        assert not (tmp_path / "y.wav").exists()
+        extract(tmp_path, name, "--force")
 
 
 def test_ipv6_is_heard_by_extract(extractaudio: ExtractAudio, tmp_path: Path) -> None:

@@ -366,6 +366,40 @@ fn fixed_headers_take_the_rest_of_an_ipv4_frame() {
 }
 
 #[test]
+fn fixed_headers_are_those_of_one_kind_of_pcap() {
+    let little = recording(false);
+    let other = |place: usize, bytes: &[u8]| {
+        let mut file = little.clone();
+        file[place..place + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    let big = b"\xa1\xb2\xc3\xd4\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\xff\xff\0\0\0\x01";
+    for file in [big.to_vec(), other(0, b"\x4d\x3c\xb2\xa1"), other(20, b"\x71")] {
+        let capture = Capture::new(file).unwrap();
+        let mut packets = capture.packets_by(Headers::Fixed);
+        let Some(Err(error)) = packets.next() else { panic!("it was read") };
+        assert_eq!(error.to_string(), "a kind of pcap that only rtpproxy extract reads at byte 0");
+        assert!(packets.next().is_none());
+        assert!(capture.packets().all(|packet| packet.is_ok()));
+    }
+}
+
+#[test]
+fn fixed_headers_have_no_tags() {
+    let mut file = Vec::new();
+    pcap::file_header(Resolution::Micro, &mut file);
+    let framer = Framer::new(address(false), ([192, 0, 2, 1], 35000).into(), Macs::Compat);
+    let mut frame = Vec::new();
+    framer.write(0, b"sound", &mut frame);
+    frame.splice(12..12, [0x81, 0, 0, 7]);
+    pcap::record_header(Resolution::Micro, AT, frame.len(), &mut file);
+    file.extend(frame);
+    let capture = Capture::new(file).unwrap();
+    assert_eq!(capture.packets_by(Headers::Read).count(), 1);
+    assert_eq!(capture.packets_by(Headers::Fixed).count(), 0);
+}
+
+#[test]
 fn null_links_are_read() {
     let mut file = Vec::new();
     pcap::file_header(Resolution::Micro, &mut file);

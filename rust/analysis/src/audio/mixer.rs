@@ -35,6 +35,15 @@ impl<'a> Mixer<'a> {
         Self::with_decoders(parties, gaps, codec::decoder)
     }
 
+    /// A mixer that gives the very samples that the C program's `extractaudio` gives.
+    ///
+    /// # Errors
+    ///
+    /// When their packets are days apart.
+    pub fn of_extractaudio(parties: [&'a Party; 2], gaps: Gaps) -> Result<Self, TooLong> {
+        Self::with_decoders(parties, gaps, codec::decoder_of_extractaudio)
+    }
+
     /// How many samples were decoded of each party, silence in its gaps included.
     pub fn decoded(&self) -> [u64; 2] {
         self.decoded

@@ -96,8 +96,10 @@ impl<'a> Voice<'a> {
             self.expected = packet.timestamp;
             self.reference = to_ticks(f64::from(packet.timestamp) - elapsed * f64::from(RATE));
         }
-        if self.expected < packet.timestamp {
-            let gap = (packet.timestamp - self.expected).min(GAP_MAX);
+        // Half a cycle ahead is behind: packets that overlap where the timestamps wrap leave no gap of six days.
+        let ahead = packet.timestamp.saturating_sub(self.expected);
+        if (1..=HALF_CYCLE).contains(&ahead) {
+            let gap = ahead.min(GAP_MAX);
             self.expected += gap;
             self.insert(gap);
         } else if elapsed - f64::from(self.produced) / f64::from(RATE) > LAG_MAX {
@@ -139,6 +141,7 @@ fn to_ticks(ticks: f64) -> u32 {
     ticks as i64 as u32
 }
 
+const HALF_CYCLE: u32 = 1 << 31;
 /// The most samples of silence that are put in at a time.
 const GAP_MAX: u32 = 4_000;
 /// How far, in seconds, the clock may be ahead of the samples.

@@ -30,10 +30,11 @@ pub(super) struct Datagram<'a> {
 
 /// The datagram in a frame; none if it is something else, a fragment, or not whole.
 pub(super) fn datagram(link: Link, frame: &[u8], headers: Headers) -> Option<Datagram<'_>> {
+    if headers == Headers::Fixed {
+        return fixed_ipv4(fixed_link(link, frame)?);
+    }
     let (payload_type, packet) = network(link, frame)?;
     match (payload_type, packet.first()? >> 4) {
-        (Network::Ipv4 | Network::Ip, 4) if headers == Headers::Fixed => fixed_ipv4(packet),
-        (_, _) if headers == Headers::Fixed => None,
         (Network::Ipv4 | Network::Ip, 4) => ipv4(packet),
         (Network::Ipv6 | Network::Ip, 6) => ipv6(packet),
         _ => None,
@@ -74,7 +75,7 @@ fn by_ether_type(frame: &[u8], mut at: usize) -> Option<(Network, &[u8])> {
 
 fn ether_type(number: u16, packet: &[u8]) -> Option<(Network, &[u8])> {
     match number {
-        0x0800 => Some((Network::Ipv4, packet)),
+        IPV4_ETHER_TYPE => Some((Network::Ipv4, packet)),
         0x86dd => Some((Network::Ipv6, packet)),
         _ => None,
     }
@@ -92,9 +93,19 @@ fn ipv4(packet: &[u8]) -> Option<Datagram<'_>> {
     udp(source, destination, packet.get(header_len..total)?)
 }
 
+/// What a link carries if that is IPv4, without tags.
+fn fixed_link(link: Link, frame: &[u8]) -> Option<&[u8]> {
+    let (is_ipv4, packet) = match link.0 {
+        ETHERNET => (chunk(frame, 12)? == IPV4_ETHER_TYPE.to_be_bytes(), frame.get(14..)),
+        NULL => (chunk(frame, 0)? == IPV4_FAMILY.to_ne_bytes(), frame.get(4..)),
+        _ => return None,
+    };
+    packet.filter(|_| is_ipv4)
+}
+
 fn fixed_ipv4(packet: &[u8]) -> Option<Datagram<'_>> {
     let header: [u8; IPV4_LEN + UDP_LEN] = chunk(packet, 0)?;
-    if header[9] != UDP {
+    if header[0] >> 4 != 4 || header[9] != UDP {
         return None;
     }
     let [.., a, b, c, d, _, _, _, _] = header;
@@ -145,6 +156,8 @@ const IPV4: u16 = 228;
 const IPV6: u16 = 229;
 const SLL2: u16 = 276;
 
+const IPV4_ETHER_TYPE: u16 = 0x0800;
+const IPV4_FAMILY: u32 = 2;
 /// IEEE 802.1Q and what came before and after it.
 const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const IPV4_LEN: usize = 20;

@@ -61,9 +61,10 @@ impl Capture {
 
     /// The same, with headers of the lengths that they usually have.
     ///
-    /// Classic pcap with microseconds in the machine's byte order is then read as the C program's
-    /// `extractaudio` reads it: link type Ethernet or NULL, IPv4 frames only, no IP options, and the
-    /// payload reaches to the end of the frame, padding of the link included. Other files are read as ever.
+    /// Classic pcap is then read as the C program's `extractaudio` reads it: with microseconds, in the machine's
+    /// byte order, link type Ethernet or NULL, IPv4 frames only, no IP options, and the payload reaches to the
+    /// end of the frame, padding of the link included. Other pcap files give an error, other formats are read
+    /// as ever.
     pub fn packets_by(&self, headers: Headers) -> Packets<'_> {
         let reader = match self.format {
             Format::Adhoc => Reader::Adhoc(adhoc::Reader::new(&self.bytes)),

@@ -54,13 +54,15 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of a file whose header was found right.
     pub(super) fn new(bytes: &'a [u8], headers: Headers) -> Self {
-        let header = Header::parse(bytes).ok();
-        let headers = if header.is_some_and(Header::is_original) { headers } else { Headers::Read };
-        Self { bytes, at: FILE_HEADER_LEN, header, headers }
+        Self { bytes, at: FILE_HEADER_LEN, header: Header::parse(bytes).ok(), headers }
     }
 
     pub(super) fn next(&mut self) -> Option<Record<'a>> {
         let header = self.header?;
+        if self.headers == Headers::Fixed && !header.is_original() {
+            let reason = "a kind of pcap that only rtpproxy extract reads";
+            return Some(Err(CaptureError::Broken { reason, at: 0 }));
+        }
         (self.at < self.bytes.len()).then(|| self.record(header))
     }
 

@@ -38,6 +38,21 @@ impl Encoder for Law {
     }
 }
 
+/// The µ-law as `extractaudio` decodes it: its two codes of zero are the neighbours of zero.
+#[derive(Debug)]
+pub(super) struct MuLawWithoutZero;
+
+impl Decoder for MuLawWithoutZero {
+    fn decode(&mut self, payload: &[u8], samples: &mut Vec<i16>) -> Result<(), CodecError> {
+        samples.extend(payload.iter().map(|byte| match byte {
+            0x7f => -2,
+            0xff => 2,
+            _ => MU_LAW[usize::from(*byte)],
+        }));
+        Ok(())
+    }
+}
+
 fn to_mu_law(sample: i16) -> u8 {
     let sample = sample >> 2;
     let sign = if sample < 0 { 0x7f } else { 0xff };

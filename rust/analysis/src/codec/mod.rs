@@ -15,7 +15,7 @@ mod gsm;
 use crate::native::MissingLibrary;
 use crate::native::g729::{G729Decoder, G729Encoder};
 use crate::native::gsm::Gsm;
-use g711::Law;
+use g711::{Law, MuLawWithoutZero};
 use g722::G722;
 
 /// The static payload types (RFC 3551) that there is a codec for.
@@ -38,6 +38,15 @@ pub fn decoder(payload_type: u8) -> Result<Box<dyn Decoder>, CodecError> {
         18 => Box::new(G729Decoder::new()?),
         _ => return Err(CodecError::Unknown(payload_type)),
     })
+}
+
+/// The same as the C program's `extractaudio` decodes it, which has no zero in the µ-law: 0x7F is -2 and 0xFF is 2.
+///
+/// # Errors
+///
+/// As of [`decoder`].
+pub fn decoder_of_extractaudio(payload_type: u8) -> Result<Box<dyn Decoder>, CodecError> {
+    if payload_type == 0 { Ok(Box::new(MuLawWithoutZero)) } else { decoder(payload_type) }
 }
 
 /// Begins to encode a stream of `payload_type`.

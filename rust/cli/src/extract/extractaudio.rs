@@ -196,7 +196,7 @@ impl ExtractAudio {
         let shown = output.display();
         let failed = |error: &dyn std::fmt::Display| Failure::Other(format!("{shown}: {error}"));
         let gaps = if self.no_sync { Gaps::Omitted } else { Gaps::Filled };
-        let mut mixer = Mixer::new([answer, caller], gaps).map_err(|error| failed(&error))?;
+        let mut mixer = Mixer::of_extractaudio([answer, caller], gaps).map_err(|error| failed(&error))?;
         let mut file = AudioFile::create(output, format, if self.stereo { 2 } else { 1 })
             .map_err(|error| Failure::Output(output.to_owned(), error))?;
         let mut buffer = Vec::with_capacity(BUFFER + 2);

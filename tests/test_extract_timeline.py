@@ -1,0 +1,222 @@
+"""`extractaudio`, sample by sample and figure by figure, against a plain model of its rules."""
+
+from __future__ import annotations
+
+import random
+import re
+import struct
+import subprocess
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support import timeline
+from support.daemon import binary, clean_environment
+
+START = 1_700_000_000.123456
+ANSWER, CALLER = ".a.rtp", ".o.rtp"
+
+
+@dataclass
+class Sender:
+    """A source that does what sources should not."""
+
+    dice: random.Random
+    at: float
+    payload_type: int
+    sequence: int
+    timestamp: int
+    ssrc: int
+    tick: float
+    troubles: list[str]
+
+    def packets(self, count: int) -> list[tuple[float, bytes]]:
+        made: list[tuple[float, bytes]] = []
+        for _ in range(count):
+            if self.dice.random() < 0.2:
+                getattr(self, self.dice.choice(self.troubles))(made)
+            made.append(self.next())
+        return made
+
+    def next(self, *, marker: bool = False) -> tuple[float, bytes]:
+        payload = self.dice.randbytes(160)
+        packet = (self.at, self.rtp(payload, marker=marker))
+        self.at += self.tick
+        self.sequence += 1
+        self.timestamp += 160
+        return packet
+
+    def rtp(self, payload: bytes, *, marker: bool = False, payload_type: int | None = None) -> bytes:
+        kind = self.payload_type if payload_type is None else payload_type
+        numbers = (self.sequence % 65536, self.timestamp % 2**32, self.ssrc)
+        return struct.pack("!BBHII", 0x80, marker << 7 | kind, *numbers) + payload
+
+    # Troubles
+
+    def loses(self, _: list[tuple[float, bytes]]) -> None:
+        lost = self.dice.choice([1, 2, 5, 30, 600])
+        self.sequence += lost
+        self.timestamp += lost * 160
+        self.at += min(lost, 40) * 0.02
+
+    def doubles(self, made: list[tuple[float, bytes]]) -> None:
+        if made:
+            made.append((self.at, self.dice.choice(made[-8:])[1]))
+
+    def swaps(self, made: list[tuple[float, bytes]]) -> None:
+        if len(made) > 4:
+            distance = self.dice.choice([1, 1, 2, 4])
+            late, early = made[-1], made[-1 - distance]
+            made[-1], made[-1 - distance] = (late[0], early[1]), (early[0], late[1])
+
+    def leaps(self, _: list[tuple[float, bytes]]) -> None:
+        self.timestamp += self.dice.choice([8, -8, 80, 4001, 9_000, 20_000, -20_000, 2**31, 2**30])
+
+    def pauses(self, _: list[tuple[float, bytes]]) -> None:
+        self.at += self.dice.choice([0.15, 0.25, 0.7, 1.3])
+
+    def talks_again(self, made: list[tuple[float, bytes]]) -> None:
+        self.sequence += self.dice.choice([0, 0, -5, 3000])
+        made.append(self.next(marker=True))
+
+    def signals(self, made: list[tuple[float, bytes]]) -> None:
+        for _ in range(3):
+            made.append((self.at, self.rtp(b"\1\0\0\0", payload_type=self.dice.choice([101, 100, 13]))))
+            self.sequence += 1
+            self.at += 0.02
+        self.timestamp += self.dice.choice([0, 480])
+
+    def changes_codec(self, _: list[tuple[float, bytes]]) -> None:
+        self.payload_type = self.dice.choice([0, 8, 9, 0, 8, 4, 96])
+
+    def frames_otherwise(self, made: list[tuple[float, bytes]]) -> None:
+        size = self.dice.choice([0, 1, 80, 240, 5000])
+        made.append((self.at, self.rtp(self.dice.randbytes(size))))
+        self.sequence += 1
+        self.timestamp += size
+        self.at += size / 8000
+
+    def pads(self, made: list[tuple[float, bytes]]) -> None:
+        padding = self.dice.choice([b"\1", b"\0\0\3", b"\0", b"\xff"])
+        csrcs = struct.pack("!II", 1, 2)
+        packet = self.rtp(csrcs + self.dice.randbytes(20) + padding)
+        made.append((self.at, bytes([packet[0] | 0x22]) + packet[1:]))
+
+    def extends(self, made: list[tuple[float, bytes]]) -> None:
+        words = self.dice.choice([0, 1, 50])
+        packet = self.rtp(struct.pack("!HH", 0xBEDE, words) + self.dice.randbytes(84))
+        made.append((self.at, bytes([packet[0] | 0x10]) + packet[1:]))
+
+    def babbles(self, made: list[tuple[float, bytes]]) -> None:
+        made.append((self.at, self.dice.randbytes(self.dice.choice([5, 12, 40]))))
+
+    def reports(self, made: list[tuple[float, bytes]]) -> None:
+        made.append((self.at, struct.pack("!BBHI", 0x80, 200, 6, self.ssrc) + self.dice.randbytes(20)))
+
+
+TROUBLES = [
+    name
+    for name, value in vars(Sender).items()
+    if callable(value) and not name.startswith("_") and name not in {"packets", "next", "rtp"}
+]
+
+
+def side(dice: random.Random) -> list[tuple[float, bytes]]:
+    """What a party sent, by one source or several."""
+    packets = []
+    begin = dice.choice([0.0, 0.0, 0.4, 1.7, dice.random()])
+    for ssrc in range(dice.choice([1, 1, 2, 3, 12])):
+        sender = Sender(
+            dice,
+            at=START + begin + (dice.random() * 2 if ssrc else 0),
+            payload_type=dice.choice([0, 8, 9]),
+            sequence=dice.choice([0, 1, 400, 30_000, 65_500, 65_535]),
+            timestamp=dice.choice([0, 160, 123_456, 2**32 - 4800, 2**32 - 80, 2**31]),
+            ssrc=dice.getrandbits(32),
+            tick=dice.choice([0.02, 0.02, 0.0203, 0.0195, 0.025]),
+            troubles=dice.sample(TROUBLES, dice.choice([0, 1, 2, len(TROUBLES)])) or ["doubles"],
+        )
+        packets += sender.packets(dice.choice([1, 8, 30, 60]))
+    packets.sort(key=lambda packet: packet[0])
+    return packets
+
+
+def write(path: Path, packets: list[tuple[float, bytes]], dice: random.Random) -> None:
+    """A recording in the ad-hoc format, with addresses of either family."""
+    with path.open("wb") as file:
+        for at, packet in packets:
+            family = dice.choice([2, 10])
+            file.write(struct.pack("=H18sdH", family, dice.randbytes(18), at, len(packet)) + packet)
+
+
+def extractaudio(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["extractaudio", *arguments],
+        executable=binary(),
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def model(packets: list[tuple[float, bytes]] | None) -> timeline.Side | None:
+    """What is heard of a recording; nothing if it is not there or cannot be used."""
+    try:
+        return None if packets is None else timeline.Side(packets)
+    except timeline.Misplaced:
+        return None
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_hostile_sequences_are_heard_as_by_the_rules(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    sent = {name: side(dice) for name in (ANSWER, CALLER)}
+    if dice.random() < 0.3:
+        sent.pop(dice.choice([ANSWER, CALLER]))
+    for name, packets in sent.items():
+        write(tmp_path / f"x{name}", packets, dice)
+    sides = [model(sent.get(name)) for name in (ANSWER, CALLER)]
+    is_stereo, is_synced = dice.random() < 0.5, dice.random() < 0.7
+    options = [*(["-s"] * is_stereo), *(["-n"] * (not is_synced))]
+    done = extractaudio(tmp_path, *options, "-D", "pcm_16", "x", "x.wav")
+    assert done.returncode == (0 if any(sides) else 1), done.stderr
+    assert printed(done.stdout) == printed("".join(figures(party) for party in sides if party))
+
+    parties = [party or timeline.Side([]) for party in sides]
+    if not any(party.channels for party in parties):
+        assert not (tmp_path / "x.wav").exists()
+        return
+    expected = timeline.extracted(*parties, sync=is_synced)
+    with wave.open(str(tmp_path / "x.wav")) as file:
+        assert file.getparams()[:3] == (1 + is_stereo, 2, 8000)
+        data = file.readframes(file.getnframes())
+    samples = struct.unpack(f"<{len(data) // 2}h", data)
+    if is_stereo:
+        assert samples == tuple(sample for frame in expected for sample in frame)
+    else:
+        assert samples == tuple(timeline.half(a + b) for a, b in expected)
+    answered, called = (list(party.channels.values()) for party in parties)
+    counts = [
+        sum(len(list(timeline.voice(channel, sync=is_synced))) for channel in channels)
+        for channels in (called, answered)
+    ]
+    written = len(samples) // 2
+    assert f"samples decoded: O: {counts[0]}, A: {counts[1]}, written: {written}\n" in done.stderr
+
+
+def figures(party: timeline.Side) -> str:
+    lines = party.analyzer.figures()
+    if jitter := party.analyzer.jitter():
+        lines.append(jitter)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def printed(text: str) -> list[object]:
+    """The words and numbers of a text; the last digit of jitter depends on how sums are ordered."""
+    words = re.split(r"(?<==)(\d+\.\d{6})", text)
+    return [pytest.approx(float(word), abs=2e-6) if index % 2 else word for index, word in enumerate(words)]
