@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -125,7 +125,8 @@ impl AcctCsv {
 }
 
 fn open_for_append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    // Opening a FIFO would wait for a reader otherwise.
+    OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// The lock that writers hold (fcntl(2)): of everything behind the end of the file. It belongs to the open file,
@@ -317,5 +318,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(AcctCsv::open(&folder.path().join("none/acct.csv")).is_err());
         assert!(AcctCsv::open(folder.path()).is_err());
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(AcctCsv::open(&fifo).unwrap_err().raw_os_error(), Some(libc::ENXIO));
     }
 }
