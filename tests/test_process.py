@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -57,6 +58,27 @@ def test_a_crash_leaves_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert re.fullmatch(rf"CRIT:GLOBAL:\w+:\d+: got SIG{name}: .*\n", daemon.log())
     for dump in tmp_path.glob("core*"):
         dump.unlink()
+
+
+def test_a_crash_waits_for_no_reader(tmp_path: Path) -> None:
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    control = tmp_path / "control"
+    arguments: list[str | Path] = ["-f", "-F", "-l", "127.0.0.1", "-s", control, "-p", tmp_path / "pid"]
+    with subprocess.Popen(
+        [binary(), *arguments], stderr=writing, cwd=tmp_path, env=clean_environment()
+    ) as process:
+        try:
+            wait_until((tmp_path / "pid").is_file, "the pid file")
+            process.send_signal(signal.SIGQUIT)
+            assert process.wait(10) == -signal.SIGQUIT
+        finally:
+            process.kill()
+    os.close(writing)
+    os.close(reading)
 
 
 def test_a_broken_pipe_is_ignored(start_daemon: StartDaemon) -> None:

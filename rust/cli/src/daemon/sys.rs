@@ -103,7 +103,7 @@ pub(super) fn report_crashes(stderr: bool, syslog: Option<&Syslog>) -> io::Resul
 /// Writes the lines made before, then dies of the same signal: its default action is restored on entry.
 extern "C" fn die(signal: libc::c_int) {
     for (number, target, line) in REPORTS.get().into_iter().flatten() {
-        if *number == signal {
+        if *number == signal && takes_a_line(*target) {
             // SAFETY: the range lies in a vector that lives as long as the process, and write(2) may be called
             // in a signal handler; a failure leaves nothing to be done.
             let _ = unsafe { libc::write(*target, line.as_ptr().cast(), line.len()) };
@@ -113,8 +113,19 @@ extern "C" fn die(signal: libc::c_int) {
     unsafe { libc::raise(signal) };
 }
 
+/// Whether a write there returns soon. Where nobody reads, a process that crashed would stay for ever.
+fn takes_a_line(target: RawFd) -> bool {
+    let mut wanted = libc::pollfd { fd: target, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: the one entry lives as long as the call, and poll(2) may be called in a signal handler.
+    let ready = unsafe { libc::poll(&raw mut wanted, 1, CRASH_PATIENCE_MS) };
+    ready == 1 && wanted.revents & libc::POLLOUT != 0
+}
+
 /// Signal, descriptor, and the line to write there.
 static REPORTS: OnceLock<Vec<(i32, RawFd, Vec<u8>)>> = OnceLock::new();
+
+/// How long a line about a crash waits for its reader.
+const CRASH_PATIENCE_MS: libc::c_int = 100;
 
 const CRASHES: &[Signal] = &[
     Signal::SIGQUIT,
