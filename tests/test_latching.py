@@ -322,3 +322,5 @@ def test_attacks_are_noted_in_the_recording(
     comments = [comment for packet in packets for comment in packet.comments]
     assert sum(f"{ATTACKER}:{attacker.port}" in comment for comment in comments) == 1
     assert any("latched" in comment and str(call.caller.port) in comment for comment in comments)
+    for line in ("RTP of the caller latched to", f"RTP for the caller refused: it comes from {ATTACKER}"):
+        assert line in daemon.log()
