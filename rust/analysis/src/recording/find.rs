@@ -53,18 +53,18 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Recording>, FindError> {
             entries.sort_by_key(std::fs::DirEntry::path);
             let entries = entries.into_iter().map(|entry| entry.path());
             entries.filter(|path| is_recording(path)).for_each(|path| add(&mut found, path));
-        } else if path.exists() {
-            add(&mut found, path.clone());
-        } else {
+        } else if let Err(absent) = path.metadata() {
             let pair: Vec<_> = LETTERS
                 .iter()
                 .map(|(letter, _)| appended(path, &format!("{letter}.rtp")))
                 .filter(|path| path.exists())
                 .collect();
             if pair.is_empty() {
-                return Err(error(io::ErrorKind::NotFound.into()));
+                return Err(error(absent));
             }
             pair.into_iter().for_each(|path| add(&mut found, path));
+        } else {
+            add(&mut found, path.clone());
         }
     }
     let recordings = found.into_iter().map(|((stem, _), mut files): (_, Vec<Piece>)| {
