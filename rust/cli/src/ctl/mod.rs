@@ -145,12 +145,13 @@ const SOCKET_DEFAULT: &str = "unix:/var/run/rtpproxy.sock";
 const SECONDS_MIN: f64 = 0.01;
 const SECONDS_MAX: f64 = 86_400.0;
 const AFTER_HELP: &str = "\
-Replies are shown readably on a terminal, and as they came elsewhere. `rtpproxy ctl help`, also at the prompt,
+Replies are shown readably on a terminal, and as they came elsewhere. `rtpproxy ctl help`, also at the prompt, \
 explains the commands.
 
 Exit status:
   0  every command was done
-  1  a command was refused (E and a number, -1 of a sub-command, 0 to L), bad options, or no place to write to
+  1  a command was refused (E and a number, 0 to L, -1 of a sub-command);
+     bad options, an unreadable file, or no place to write to
   2  no connection, no reply, or something that is no reply
   3  no reply in time
 

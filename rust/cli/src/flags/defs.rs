@@ -118,7 +118,8 @@ pub(crate) fn command() -> Command {
             "Short options may be joined (-fF), long ones abbreviated (--no_red).\n\n\
              Each option can also be set in a settings file, where its key is the name in brackets or the long \
              name with _ for -, and by a variable: RTPPROXY_PORT_MIN for [port_min], RTPPROXY_COMPAT=1 for \
-             --compat. The command line comes before the environment, that before the file.",
+             --compat. The command line comes before the environment, that before the file.\n\n\
+             rtpproxy COMMAND --help tells of a command.",
         )
         .args(args)
 }

@@ -15,6 +15,7 @@ use rtpproxy_analysis::prompts::{BLOCK_SAMPLES, Encoders, PromptFiles};
 /// and more there is rtpproxy prompts.
 #[derive(Debug, Parser)]
 #[command(name = "makeann", bin_name = "makeann", max_term_width = 110)]
+#[command(override_usage = "makeann [-l LIMIT [-L]] [-v] INFILE [TEMPLATE]")]
 #[command(args_override_self = true, disable_help_flag = true)]
 pub(crate) struct Makeann {
     /// Stop after so many samples; a second has 8000
