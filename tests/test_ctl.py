@@ -18,7 +18,16 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from support.daemon import ADDRESSES, Daemon, StartDaemon, binary, wait_until
+from support.daemon import (
+    TRANSPORTS,
+    Daemon,
+    StartDaemon,
+    binary,
+    clean_environment,
+    free_address,
+    wait_until,
+)
+from support.program import Done, run
 
 INFO = """sessions created: 1
 active sessions: 2
@@ -26,20 +35,11 @@ active streams: 3
 packets received: 4
 packets transmitted: 5
 """
-ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("RTPPROXY_CONTROL")}
 
 
-def ctl(*words: str | Path, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def ctl(*words: str | Path, stdin: str = "", **environment: str) -> Done:
     """Runs `rtpproxy ctl` to its end, with its output in pipes."""
-    return subprocess.run(
-        [str(binary()), "ctl", *map(str, words)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**ENVIRONMENT, **environment},
-    )
+    return run(binary(), "ctl", *words, given=stdin, environment=environment)
 
 
 def control(daemon: Daemon) -> str:
@@ -47,9 +47,9 @@ def control(daemon: Daemon) -> str:
     return f"cunix:{daemon.socket}"
 
 
-@pytest.mark.parametrize("transport", ADDRESSES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_every_transport_carries_commands(start_daemon: StartDaemon, tmp_path: Path, transport: str) -> None:
-    address = ADDRESSES[transport](tmp_path)
+    address = free_address(transport, tmp_path)
     daemon = start_daemon("-s", address)
     offer = ctl("-s", address, "U", "call-1", "127.0.0.1", "4000", "from", "to")
     assert re.fullmatch(r"\d+ 127\.0\.0\.1\n", offer.stdout)
@@ -91,7 +91,9 @@ def test_a_file_may_have_comments_and_blank_lines(daemon: Daemon, tmp_path: Path
 
 def test_lines_are_answered_as_they_come(daemon: Daemon) -> None:
     words = [str(binary()), "ctl", "-s", control(daemon)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment()
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for line, reply in [(b"V\n", b"20040107\n"), (b"VF 1\n", b"0\n"), (b"G nsess_created\n", b"0\n")]:
@@ -323,7 +325,7 @@ def test_a_relay_that_stops_answering_is_a_timeout() -> None:
 
 
 def test_a_relay_that_is_stopped_is_a_timeout(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    addresses = [ADDRESSES[transport](tmp_path) for transport in ("unix", "udp", "cunix")]
+    addresses = [free_address(transport, tmp_path) for transport in ("unix", "udp", "cunix")]
     daemon = start_daemon(*(word for address in addresses for word in ("-s", address)))
     daemon.process.send_signal(signal.SIGSTOP)
     try:
@@ -356,7 +358,7 @@ def test_a_lost_datagram_is_sent_again() -> None:
 
 def spawn(folder: Path, *words: str, lines: int = 60, columns: int = 120) -> pexpect.spawn[str]:
     """Runs `rtpproxy ctl` on a terminal; its history lies in `folder`."""
-    environment = {**ENVIRONMENT, "XDG_STATE_HOME": str(folder), "TERM": "xterm", "NO_COLOR": "1"}
+    environment = {**clean_environment(), "XDG_STATE_HOME": str(folder), "TERM": "xterm", "NO_COLOR": "1"}
     return pexpect.spawn(
         str(binary()),
         ["ctl", *words],
@@ -539,7 +541,7 @@ def test_watching_fits_the_terminal(daemon: Daemon, tmp_path: Path) -> None:
 def test_watching_ends_with_its_session(daemon: Daemon) -> None:
     daemon.command("U call-1 127.0.0.1 4000 from to")
     words = [str(binary()), "ctl", "-s", control(daemon), "--watch", "0.05", "Q call-1 from to npkts_ina"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=clean_environment()) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(3)] == ["0\n"] * 3
         daemon.command("D call-1 from to")

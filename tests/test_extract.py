@@ -10,7 +10,7 @@ import random
 import re
 import struct
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from scapy.utils import PcapNgWriter, wrpcap
 
 from support import g711
 from support.codecs import BLOCK, LIKENESS, decoded, encoded, likeness, sound
-from support.daemon import StartDaemon, binary, clean_environment, wait_until
+from support.daemon import StartDaemon, binary, wait_until
 from support.phone import MakeCall
+from support.program import Companion, Done, by_link, run
 from support.rtp import Rtp
 from support.tools import need, need_library
 
@@ -35,8 +36,6 @@ FRAME_BYTES = {0: 160, 3: 33, 8: 160, 9: 160, 18: 20}
 
 CALLER, CALLEE = ("192.0.2.1", 4000), ("192.0.2.2", 5000)
 RELAY_PORTS = {CALLER: 35000, CALLEE: 35002}
-Done = subprocess.CompletedProcess[str]
-ExtractAudio = Callable[..., Done]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def rtp(payload_type: int, sequence: int, timestamp: int, ssrc: int, payload: by
 
 
 def noise(seconds: float, seed: int = 1) -> bytes:
-    """Payload of G.711 that no other seed gives, without codes of zero, which extractaudio takes otherwise."""
+    """Payload of G.711 that no other seed gives, without the codes of zero: extractaudio has none."""
     codes = bytes({0x7F: 0x7E, 0xFF: 0xFE}.get(code, code) for code in range(256))
     return random.Random(seed).randbytes(int(seconds * 8000)).translate(codes)
 
@@ -99,25 +98,6 @@ def frames(packets: Iterable[Sent], sender: tuple[str, int] = CALLER, *, v6: boo
     return made
 
 
-def run(
-    *command: str | Path, cwd: Path, libraries: Path | None = None, executable: Path | None = None
-) -> Done:
-    environment = clean_environment()
-    if libraries:
-        environment["LD_LIBRARY_PATH"] = str(libraries)
-    return subprocess.run(
-        [str(word) for word in command],
-        executable=executable,
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def extract(folder: Path, *arguments: str | Path, status: int = 0, libraries: Path | None = None) -> Done:
     """Runs `rtpproxy extract`."""
     done = run(binary(), "extract", *arguments, cwd=folder, libraries=libraries)
@@ -126,12 +106,9 @@ def extract(folder: Path, *arguments: str | Path, status: int = 0, libraries: Pa
 
 
 @pytest.fixture
-def extractaudio(tmp_path: Path) -> ExtractAudio:
-    """Runs the binary through a link of that name, in the folder of the test."""
-    link = tmp_path / "bin" / "extractaudio"
-    link.parent.mkdir()
-    link.symlink_to(binary().resolve())
-    return lambda *arguments, **settings: run(link, *arguments, cwd=tmp_path, **settings)
+def extractaudio(tmp_path: Path) -> Companion:
+    """Runs the binary by that name, in the folder of the test."""
+    return by_link("extractaudio", tmp_path)
 
 
 def heard(path: Path) -> list[list[int]]:
@@ -184,7 +161,7 @@ def test_a_call_is_heard_as_it_was_said(
 def test_compat_recordings_go_through_extractaudio(
     start_daemon: StartDaemon,
     make_call: MakeCall,
-    extractaudio: ExtractAudio,
+    extractaudio: Companion,
     tmp_path: Path,
     options: tuple[str, ...],
 ) -> None:
@@ -205,7 +182,7 @@ def test_compat_recordings_go_through_extractaudio(
         assert within(channel, g711.from_mu_law_without_zero(payload))
 
 
-def count(extractaudio: ExtractAudio, rdir: Path) -> list[int]:
+def count(extractaudio: Companion, rdir: Path) -> list[int]:
     """The packets of who answered and who called, by a scan."""
     done = extractaudio("-S", rdir)
     assert done.returncode == 0
@@ -234,7 +211,7 @@ def test_a_recording_that_is_still_written_is_heard(
 
 
 @pytest.mark.parametrize("payload_type", sorted(FRAME_BYTES))
-def test_every_codec_is_heard(extractaudio: ExtractAudio, tmp_path: Path, payload_type: int) -> None:
+def test_every_codec_is_heard(extractaudio: Companion, tmp_path: Path, payload_type: int) -> None:
     payload = encoded(sound())[payload_type]
     write_adhoc(tmp_path / "x.o.rtp", stream(payload, payload_type))
     done = extractaudio("-s", "-D", "pcm_16", "x", "x.wav")
@@ -246,7 +223,7 @@ def test_every_codec_is_heard(extractaudio: ExtractAudio, tmp_path: Path, payloa
 
 
 def test_a_codec_without_its_library_is_told(
-    extractaudio: ExtractAudio, tmp_path: Path, no_libraries: Path
+    extractaudio: Companion, tmp_path: Path, no_libraries: Path
 ) -> None:
     write_adhoc(tmp_path / "x.o.rtp", stream(encoded(sound())[3], 3))
     done = extractaudio("-D", "pcm_16", "x", "x.wav", libraries=no_libraries)
@@ -256,7 +233,7 @@ def test_a_codec_without_its_library_is_told(
     assert "(Debian: apt-get install libgsm1)" in done.stdout
 
 
-def test_extractaudio_has_no_zero_in_the_mu_law(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_extractaudio_has_no_zero_in_the_mu_law(extractaudio: Companion, tmp_path: Path) -> None:
     write_adhoc(tmp_path / "x.o.rtp", stream(bytes([0x7F, 0xFF, 0x7E, 0xFE] * 40)))
     assert extractaudio("-sD", "pcm_16", "x", "x.wav").returncode == 0
     assert heard(tmp_path / "x.wav")[1] == [-2, 2, -8, 8] * 40
@@ -265,7 +242,7 @@ def test_extractaudio_has_no_zero_in_the_mu_law(extractaudio: ExtractAudio, tmp_
 
 
 def test_overlapping_packets_where_timestamps_wrap_leave_no_gap(
-    extractaudio: ExtractAudio, tmp_path: Path
+    extractaudio: Companion, tmp_path: Path
 ) -> None:
     payload = noise(0.06)
     packets = [
@@ -277,7 +254,7 @@ def test_overlapping_packets_where_timestamps_wrap_leave_no_gap(
     assert heard(tmp_path / "x.wav")[1] == g711.from_mu_law(payload)
 
 
-def test_gaps_are_silence_or_left_out(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_gaps_are_silence_or_left_out(extractaudio: Companion, tmp_path: Path) -> None:
     payload = noise(1)
     packets = stream(payload)
     del packets[10:15]
@@ -291,7 +268,7 @@ def test_gaps_are_silence_or_left_out(extractaudio: ExtractAudio, tmp_path: Path
     assert heard(tmp_path / "left out.wav") == [before + after, [0] * len(before + after)]
 
 
-def test_late_and_doubled_packets_find_their_place(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_late_and_doubled_packets_find_their_place(extractaudio: Companion, tmp_path: Path) -> None:
     payload = noise(1)
     packets = stream(payload)
     packets[7], packets[8] = packets[8], packets[7]
@@ -302,7 +279,7 @@ def test_late_and_doubled_packets_find_their_place(extractaudio: ExtractAudio, t
     assert "duplicates=1\nssrc_changes=1, psent=50, precvd=50, plost=0\n" in done.stdout
 
 
-def test_a_party_that_came_later_is_heard_later(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_a_party_that_came_later_is_heard_later(extractaudio: Companion, tmp_path: Path) -> None:
     # Multiples of 1/8 s: doubles have them exactly.
     called, answered = noise(0.5, 1), noise(0.5, 2)
     write_adhoc(tmp_path / "x.o.rtp", stream(called))
@@ -322,7 +299,7 @@ def test_a_party_that_came_later_is_heard_later(extractaudio: ExtractAudio, tmp_
     assert heard(tmp_path / "n.wav") == [left[2000:], right[:4000]]
 
 
-def test_dtmf_and_comfort_noise_are_no_sound(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_dtmf_and_comfort_noise_are_no_sound(extractaudio: Companion, tmp_path: Path) -> None:
     payload = noise(0.2)
     packets = stream(payload)
     packets.insert(5, Sent(0.09, rtp(101, 1005, 5 * BLOCK, 7, b"\1\0\0\0")))
@@ -339,7 +316,7 @@ def test_dtmf_and_comfort_noise_are_no_sound(extractaudio: ExtractAudio, tmp_pat
 # Figures, options and errors of extractaudio
 
 
-def test_figures_are_those_of_the_analyzer(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_figures_are_those_of_the_analyzer(extractaudio: Companion, tmp_path: Path) -> None:
     packets = stream(noise(0.2), sequence=65530)
     write_adhoc(tmp_path / "x.a.rtp", packets[:3] + packets[4:])
     write_adhoc(tmp_path / "x.o.rtp", stream(noise(0.02), ssrc=0xAB))
@@ -358,7 +335,7 @@ def test_figures_are_those_of_the_analyzer(extractaudio: ExtractAudio, tmp_path:
     assert last == "ssrc_changes=1, psent=1, precvd=1, plost=0"
 
 
-def test_a_scan_counts_packets(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_a_scan_counts_packets(extractaudio: Companion, tmp_path: Path) -> None:
     packets = stream(noise(0.2))
     write_adhoc(tmp_path / "x.a.rtp", [*packets, Sent(1, b"short")])
     (tmp_path / "x.o.rtp").write_bytes((tmp_path / "x.a.rtp").read_bytes()[:-1])
@@ -370,7 +347,7 @@ def test_a_scan_counts_packets(extractaudio: ExtractAudio, tmp_path: Path) -> No
     assert (done.returncode, done.stdout) == (0, "none: -1\nx.pcap: 10\n")
 
 
-def test_links_and_deletion(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_links_and_deletion(extractaudio: Companion, tmp_path: Path) -> None:
     for name in ("x.o.rtp", "x.a.rtp"):
         write_adhoc(tmp_path / name, stream(noise(0.2)))
     need_library("libsndfile.so.1")
@@ -386,7 +363,7 @@ def test_links_and_deletion(extractaudio: ExtractAudio, tmp_path: Path) -> None:
     assert "extractaudio: cannot link one.wav: File exists" in done.stderr
 
 
-def test_stereo_is_adpcm_by_itself(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_stereo_is_adpcm_by_itself(extractaudio: Companion, tmp_path: Path) -> None:
     need_library("libsndfile.so.1")
     write_adhoc(tmp_path / "x.o.rtp", stream(noise(0.2)))
     assert extractaudio("-s", "x", "x.wav").returncode == 0
@@ -417,7 +394,7 @@ def test_stereo_is_adpcm_by_itself(extractaudio: ExtractAudio, tmp_path: Path) -
     ],
 )
 def test_extractaudio_says_what_is_wrong(
-    extractaudio: ExtractAudio, tmp_path: Path, arguments: list[str], status: int, complaint: str
+    extractaudio: Companion, tmp_path: Path, arguments: list[str], status: int, complaint: str
 ) -> None:
     write_adhoc(tmp_path / "x.o.rtp", stream(noise(0.2)))
     done = extractaudio(*arguments)
@@ -427,7 +404,7 @@ def test_extractaudio_says_what_is_wrong(
     assert (tmp_path / "x.o.rtp").exists()
 
 
-def test_without_audio_there_is_no_file(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_without_audio_there_is_no_file(extractaudio: Companion, tmp_path: Path) -> None:
     write_adhoc(tmp_path / "x.o.rtp", [])
     write_adhoc(tmp_path / "x.a.rtp", [Sent(0, rtp(101, 1, 0, 7, b"\1\0\0\0"))])
     done = extractaudio("x", "x.wav", "link.wav")
@@ -436,7 +413,7 @@ def test_without_audio_there_is_no_file(extractaudio: ExtractAudio, tmp_path: Pa
     extract(tmp_path, "x", status=1)
 
 
-def test_a_full_disk_is_told(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_a_full_disk_is_told(extractaudio: Companion, tmp_path: Path) -> None:
     write_adhoc(tmp_path / "x.o.rtp", stream(noise(2)))
     done = extractaudio("-D", "pcm_16", "x", "/dev/full")
     assert done.returncode == 1
@@ -453,7 +430,7 @@ def test_the_name_of_the_program_decides(tmp_path: Path) -> None:
 # Formats of audio
 
 
-def test_every_format_opens_again(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_every_format_opens_again(extractaudio: Companion, tmp_path: Path) -> None:
     need_library("libsndfile.so.1")
     payload = noise(1)
     write_adhoc(tmp_path / "x.o.rtp", stream(payload))
@@ -491,7 +468,7 @@ def opens_again(path: Path, container: str, encoding: str) -> None:
 
 
 def test_wav_is_the_same_with_and_without_the_library(
-    extractaudio: ExtractAudio, tmp_path: Path, no_libraries: Path
+    extractaudio: Companion, tmp_path: Path, no_libraries: Path
 ) -> None:
     write_adhoc(tmp_path / "x.o.rtp", stream(noise(1)))
     assert extractaudio("-D", "pcm_16", "x", "x.wav", libraries=no_libraries).returncode == 0
@@ -529,7 +506,7 @@ def no_libraries(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suite", ["80", "32"])
-def test_srtp_is_decrypted(extractaudio: ExtractAudio, tmp_path: Path, suite: str) -> None:
+def test_srtp_is_decrypted(extractaudio: Companion, tmp_path: Path, suite: str) -> None:
     key, payload = random.Random(5).randbytes(30), noise(1)
     policy = pylibsrtp.Policy(
         key=key,
@@ -591,7 +568,7 @@ def test_captures_of_other_programs_are_read(tmp_path: Path) -> None:
 
 
 def test_extractaudio_reads_the_pcap_that_the_c_program_reads(
-    extractaudio: ExtractAudio, tmp_path: Path
+    extractaudio: Companion, tmp_path: Path
 ) -> None:
     payload = noise(0.2)
     sent = frames(stream(payload))
@@ -628,7 +605,7 @@ def test_extractaudio_reads_the_pcap_that_the_c_program_reads(
         extract(tmp_path, name, "--force")
 
 
-def test_ipv6_is_heard_by_extract(extractaudio: ExtractAudio, tmp_path: Path) -> None:
+def test_ipv6_is_heard_by_extract(extractaudio: Companion, tmp_path: Path) -> None:
     payload = noise(0.2)
     wrpcap(str(tmp_path / "x.pcap"), frames(stream(payload), v6=True))
     extract(tmp_path, "x.pcap")
@@ -679,7 +656,7 @@ def test_no_file_is_replaced_unless_asked(tmp_path: Path) -> None:
     ("arguments", "complaint"),
     [
         ([], "<RECORDING>"),
-        (["none"], "rtpproxy: extract: none: "),
+        (["none"], "rtpproxy: extract: none: No such file or directory"),
         (["empty"], "rtpproxy: extract: there are no recordings (.pcapng, .pcap, .rtp)"),
         (["--format", "mp7", "x"], "[possible values: wav, aiff, "),
         (["--data", "pcm", "x"], "[possible values: pcm_s8, pcm_16, "),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import struct
-import subprocess
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from support import timeline
-from support.daemon import binary, clean_environment
+from support.daemon import binary
+from support.program import Done, run
 
 START = 1_700_000_000.123456
 ANSWER, CALLER = ".a.rtp", ".o.rtp"
@@ -151,17 +151,8 @@ def write(path: Path, packets: list[tuple[float, bytes]], dice: random.Random) -
             file.write(struct.pack("=H18sdH", family, dice.randbytes(18), at, len(packet)) + packet)
 
 
-def extractaudio(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["extractaudio", *arguments],
-        executable=binary(),
-        cwd=folder,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def extractaudio(folder: Path, *arguments: str) -> Done:
+    return run("extractaudio", *arguments, executable=binary(), cwd=folder)
 
 
 def model(packets: list[tuple[float, bytes]] | None) -> timeline.Side | None:

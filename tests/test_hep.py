@@ -6,7 +6,6 @@ import json
 import random
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -16,8 +15,9 @@ from typing import Any
 import pytest
 
 from support.control import TIMEOUT_S
-from support.daemon import StartDaemon, binary, clean_environment, free_port
+from support.daemon import StartDaemon, binary, free_port
 from support.phone import Call, MakeCall, Phone
+from support.program import run
 from support.tools import need_ipv6
 
 Address = tuple[str, int]
@@ -340,7 +340,7 @@ def test_a_server_that_cannot_be_reached_ends_the_start(
         f"unix:{tmp_path / 'control'}",
     ]
     command += ["-p", tmp_path / "pid", "--config", config(tmp_path, (host, port)), *options]
-    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    done = run(*command)
     assert done.returncode == 1
     assert f"acct_rtcp_hep: can't connect to tcp:{host}:{port}: " in done.stderr
     assert message in done.stderr

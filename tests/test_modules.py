@@ -28,6 +28,7 @@ from support.daemon import (
     wait_until,
 )
 from support.phone import Call, MakeCall, RtpSource
+from support.program import run
 from support.tools import need_ipv6
 
 FILE = "rtpproxy_acct.csv"
@@ -68,14 +69,7 @@ def refused(folder: Path, *options: str | Path) -> str:
     """What a daemon that does not start says. It leaves nothing behind."""
     control, pid_file = f"unix:{folder / 'control'}", folder / "pid"
     arguments: list[str | Path] = [binary(), "-f", "-F", "-l", "127.0.0.1", "-s", control, "-p", pid_file]
-    done: subprocess.CompletedProcess[str] = subprocess.run(
-        [*arguments, *options],
-        cwd=folder,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = run(*arguments, *options, cwd=folder)
     assert done.returncode == 1, done
     assert done.stdout == ""
     assert not (folder / "control").exists()
@@ -452,14 +446,7 @@ def test_a_module_that_cannot_work_ends_the_start(tmp_path: Path) -> None:
 
 def test_a_check_opens_nothing(tmp_path: Path) -> None:
     (tmp_path / "modules.conf").write_text("modules { acct_csv {} }")
-    checked = subprocess.run(
-        [binary(), "--check", "--dso", "acct_csv", "--config", "modules.conf"],
-        cwd=tmp_path,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    checked = run(binary(), "--check", "--dso", "acct_csv", "--config", "modules.conf", cwd=tmp_path)
     assert checked.returncode == 0, checked
     assert "acct_csv" in checked.stdout
     assert not (tmp_path / FILE).exists()

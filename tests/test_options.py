@@ -24,25 +24,13 @@ from support.control import OneShot
 from support.daemon import StartDaemon, binary, clean_environment, free_port, free_ports, wait_until
 from support.listener import Listener
 from support.phone import MakeCall, Phone
+from support.program import run
 from support.tools import needs_root
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs the program to its end."""
-    return subprocess.run(
-        [binary(), *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean_environment(),
-    )
 
 
 def refused(*arguments: str | Path) -> str:
     """Standard error of a run that must fail before anything is started."""
-    done = run(*arguments)
+    done = run(binary(), *arguments)
     assert (done.returncode, done.stdout) == (1, ""), done
     assert done.stderr.startswith("rtpproxy: ")
     return done.stderr
@@ -132,15 +120,7 @@ def test_c_gives_media_threads_the_highest_priority(
 @needs_root
 def test_c_without_the_right_is_no_more_than_logged(tmp_path: Path) -> None:
     arguments = ["-f", "-F", "-c", "fifo", "-l", "127.0.0.1", "-s", "stdio:", "-p", str(tmp_path / "pid")]
-    done = subprocess.run(
-        ["setpriv", "--bounding-set=-sys_nice", "--", str(binary()), *arguments],
-        input="V\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean_environment(),
-    )
+    done = run("setpriv", "--bounding-set=-sys_nice", "--", binary(), *arguments, given="V\n")
     assert (done.returncode, done.stdout) == (0, "20040107\n")
     assert re.search("^ERR:GLOBAL:.*: no real-time scheduling for media: ", done.stderr), done.stderr
 
@@ -155,15 +135,8 @@ def test_d_keeps_the_folder(tmp_path: Path, options: tuple[str, ...], folder: st
 def test_d_is_the_least_level_that_is_logged(level: str | None) -> None:
     """A start and a command bring a line of each level but CRIT."""
     arguments = ["-f", "-F", "-l", "127.0.0.1", "-s", "stdio:", "-p", "/no/such/folder/pid"]
-    done = subprocess.run(
-        [binary(), *arguments, *(["-d", level] if level else [])],
-        input="V\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**clean_environment(), "RTPPROXY_NONSENSE": "1"},
-    )
+    arguments += ["-d", level] if level else []
+    done = run(binary(), *arguments, given="V\n", environment={"RTPPROXY_NONSENSE": "1"})
     assert done.returncode == 0
     levels = ["DBUG", "INFO", "WARN", "ERR", "CRIT"]
     shown = {line.split(":")[0] for line in done.stderr.splitlines()}
@@ -183,7 +156,7 @@ def test_d_is_the_least_level_that_is_logged(level: str | None) -> None:
 def test_f_lets_root_have_a_udp_socket(
     tmp_path: Path, options: tuple[str, ...], status: int, word: str
 ) -> None:
-    done = run("-f", "-s", "stdioc:", "-l", "127.0.0.1", "-p", tmp_path / "pid", *options)
+    done = run(binary(), "-f", "-s", "stdioc:", "-l", "127.0.0.1", "-p", tmp_path / "pid", *options)
     assert done.returncode == status
     assert word in done.stderr
     assert bool(done.stderr) == bool(word)
@@ -414,7 +387,7 @@ def test_overload_prot_is_accepted(start_daemon: StartDaemon, option: str) -> No
 
 
 def test_questions_are_answered() -> None:
-    version, protocol, clock = run("-V"), run("-v"), run("-fC", "--nonsense")
+    version, protocol, clock = (run(binary(), *words) for words in (["-V"], ["-v"], ["-fC", "--nonsense"]))
     assert [done.returncode for done in (version, protocol, clock)] == [0, 0, 0]
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", version.stdout)
     first, *rest = protocol.stdout.splitlines()
@@ -453,7 +426,7 @@ def test_what_is_bad_before_a_question_still_fails() -> None:
 def test_a_line_is_read_as_getopt_does(arguments: list[str], message: str) -> None:
     if arguments[0] == "-V=":
         # -V acts when it is met, whatever follows.
-        assert run(*arguments).returncode == 0
+        assert run(binary(), *arguments).returncode == 0
         return
     assert message in refused(*arguments)
 
@@ -473,7 +446,7 @@ def test_words_may_be_joined_and_shortened() -> None:
         "--bridge",
         "--ch",
     ]
-    done = run(*words)
+    done = run(binary(), *words)
     assert (done.returncode, done.stderr) == (0, ""), done
     for line in (
         "foreground = true",

@@ -18,6 +18,7 @@ from support.background import Background
 from support.capture import read
 from support.daemon import Daemon, StartDaemon, binary, clean_environment, free_port, wait_until
 from support.phone import MakeCall
+from support.program import run
 from support.tools import needs_root
 
 FAST = ["TERM", "INT", "XCPU", "XFSZ", "VTALRM", "PROF", "USR1", "USR2"]
@@ -94,6 +95,8 @@ def test_a_hangup_waits_for_the_last_session(start_daemon: StartDaemon, make_cal
     daemon.wait_for_log("no new sessions")
     assert daemon.command("U other 127.0.0.1 4000 from") == "E99"
     call.talk(3)
+    assert daemon.command(f"U {call.call_id} {call.caller.media} from to").endswith("127.0.0.1")
+    call.talk(3)
     assert call.command("D") == "0"
     assert daemon.wait() == 0
 
@@ -127,15 +130,7 @@ def test_a_daemon_that_fails_in_the_background_says_so(
     tmp_path: Path, right: str, option: str, message: str
 ) -> None:
     arguments = ["-F", option, "-s", str(tmp_path / "control"), "-p", str(tmp_path / "pid")]
-    done = subprocess.run(
-        ["setpriv", f"--bounding-set=-{right}", "--", str(binary()), *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean_environment(),
-    )
+    done = run("setpriv", f"--bounding-set=-{right}", "--", binary(), *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"rtpproxy: {message}"), done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -5,22 +5,19 @@ from __future__ import annotations
 import array
 import itertools
 import os
-import subprocess
 import wave
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support import g711
 from support.codecs import BLOCK, LIKENESS, SAMPLES, decoded, encoded, filled, likeness, sound
-from support.daemon import Daemon, binary, clean_environment
+from support.daemon import Daemon, binary
 from support.phone import MakeCall
+from support.program import Companion, by_link, run
 from support.rtp import Rtp
 
 CODECS = (0, 3, 8, 9, 18)
-
-Makeann = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -32,31 +29,9 @@ def raw(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def makeann(tmp_path: Path) -> Makeann:
-    """Runs the binary through a link of that name, in the folder of the test."""
-    link = tmp_path / "bin" / "makeann"
-    link.parent.mkdir()
-    link.symlink_to(binary().resolve())
-    return lambda *arguments, **settings: run(link, *arguments, cwd=tmp_path, **settings)
-
-
-def run(
-    *command: str | Path, cwd: Path, executable: Path | None = None, libraries: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    environment = clean_environment()
-    if libraries:
-        environment["LD_LIBRARY_PATH"] = str(libraries)
-    return subprocess.run(
-        [str(word) for word in command],
-        executable=executable,
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def makeann(tmp_path: Path) -> Companion:
+    """Runs the binary by that name, in the folder of the test."""
+    return by_link("makeann", tmp_path)
 
 
 def prompts(folder: Path, *arguments: str | Path, libraries: Path | None = None) -> str:
@@ -72,7 +47,7 @@ def files(template: Path) -> dict[int, bytes]:
     return {int(path.suffix[1:]): path.read_bytes() for path in found if path.suffix[1:].isdigit()}
 
 
-def test_makeann_encodes_for_every_codec(makeann: Makeann, raw: Path) -> None:
+def test_makeann_encodes_for_every_codec(makeann: Companion, raw: Path) -> None:
     done = makeann(raw.name, "announcement")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     made = files(raw.with_name("announcement"))
@@ -81,7 +56,7 @@ def test_makeann_encodes_for_every_codec(makeann: Makeann, raw: Path) -> None:
     assert sizes == {0: SAMPLES, 3: 41 * 33, 8: SAMPLES, 9: 41 * BLOCK, 18: 41 * 20}
 
 
-def test_every_sample_has_the_codes_of_g711(makeann: Makeann, tmp_path: Path) -> None:
+def test_every_sample_has_the_codes_of_g711(makeann: Companion, tmp_path: Path) -> None:
     samples = list(range(-(2**15), 2**15))
     (tmp_path / "all").write_bytes(array.array("h", samples).tobytes())
     assert makeann("all").returncode == 0
@@ -90,38 +65,38 @@ def test_every_sample_has_the_codes_of_g711(makeann: Makeann, tmp_path: Path) ->
     assert made[8] == g711.to_a_law(samples)
 
 
-def test_files_are_called_after_the_sound(makeann: Makeann, raw: Path) -> None:
+def test_files_are_called_after_the_sound(makeann: Companion, raw: Path) -> None:
     raw.with_name("in.raw.0").write_text("an older one that is longer" * SAMPLES)
     assert makeann("in.raw").returncode == 0
     assert files(raw) == encoded(sound())
 
 
 @pytest.mark.parametrize("limit", [1, BLOCK, BLOCK + 1, SAMPLES - 1, SAMPLES + 1])
-def test_l_stops_after_so_many_samples(makeann: Makeann, raw: Path, limit: int) -> None:
+def test_l_stops_after_so_many_samples(makeann: Companion, raw: Path, limit: int) -> None:
     assert makeann("-l", str(limit), "in.raw").returncode == 0
     assert files(raw) == encoded(sound()[:limit])
 
 
-def test_l_ends_what_has_no_end(makeann: Makeann, tmp_path: Path) -> None:
+def test_l_ends_what_has_no_end(makeann: Companion, tmp_path: Path) -> None:
     assert makeann("-l", "1000", "/dev/zero", "silence").returncode == 0
     assert files(tmp_path / "silence") == encoded([0] * 1000)
 
 
-def test_capital_l_repeats_the_sound(makeann: Makeann, tmp_path: Path) -> None:
+def test_capital_l_repeats_the_sound(makeann: Companion, tmp_path: Path) -> None:
     samples = sound(10 * BLOCK)
     (tmp_path / "short").write_bytes(array.array("h", samples).tobytes())
     assert makeann("short", "-Ll4000").returncode == 0
     assert files(tmp_path / "short") == encoded([*samples, *samples, *samples[:800]])
 
 
-def test_each_pass_ends_with_a_block_of_its_own(makeann: Makeann, raw: Path) -> None:
+def test_each_pass_ends_with_a_block_of_its_own(makeann: Companion, raw: Path) -> None:
     assert makeann("-L", "-l", str(SAMPLES + 20), raw).returncode == 0
     made = files(raw)
     assert made[0] == g711.to_mu_law(sound() + sound()[:20])
     assert made[9] == encoded(filled(sound()) + sound()[:20])[9]
 
 
-def test_v_leaves_silence_out_and_warns(makeann: Makeann, tmp_path: Path) -> None:
+def test_v_leaves_silence_out_and_warns(makeann: Companion, tmp_path: Path) -> None:
     (tmp_path / "silence").write_bytes(bytes(2 * 8000))
     done = makeann("-v", "silence")
     assert (done.returncode, done.stdout) == (0, "")
@@ -151,7 +126,7 @@ def test_v_leaves_silence_out_and_warns(makeann: Makeann, tmp_path: Path) -> Non
     ],
 )
 def test_makeann_says_what_is_wrong(
-    makeann: Makeann, raw: Path, arguments: list[str], complaint: str
+    makeann: Companion, raw: Path, arguments: list[str], complaint: str
 ) -> None:
     done = makeann(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
@@ -159,14 +134,14 @@ def test_makeann_says_what_is_wrong(
     assert not files(raw.with_name("out"))
 
 
-def test_a_full_disk_is_told(makeann: Makeann, raw: Path) -> None:
+def test_a_full_disk_is_told(makeann: Companion, raw: Path) -> None:
     raw.with_name("out.8").symlink_to("/dev/full")
     done = makeann("in.raw", "out")
     assert done.returncode == 1
     assert "makeann: out.8: No space left on device" in done.stderr
 
 
-def test_an_empty_sound_makes_empty_files(makeann: Makeann, tmp_path: Path) -> None:
+def test_an_empty_sound_makes_empty_files(makeann: Companion, tmp_path: Path) -> None:
     assert makeann("/dev/null", "empty").returncode == 0
     assert files(tmp_path / "empty") == dict.fromkeys(CODECS, b"")
 
@@ -193,7 +168,7 @@ def no_libraries(tmp_path: Path) -> Path:
 
 
 def test_makeann_leaves_out_what_it_has_no_library_for(
-    makeann: Makeann, raw: Path, no_libraries: Path
+    makeann: Companion, raw: Path, no_libraries: Path
 ) -> None:
     done = makeann("in.raw", libraries=no_libraries)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -215,7 +190,7 @@ def test_prompts_names_the_package_of_a_missing_library(raw: Path, no_libraries:
 
 @pytest.mark.parametrize("payload_type", CODECS)
 def test_a_phone_hears_the_sound(
-    makeann: Makeann, raw: Path, daemon: Daemon, make_call: MakeCall, payload_type: int
+    makeann: Companion, raw: Path, daemon: Daemon, make_call: MakeCall, payload_type: int
 ) -> None:
     assert makeann("in.raw", "announcement").returncode == 0
     made = files(raw.with_name("announcement"))[payload_type]

@@ -26,7 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rtpproxy
-from support.python_doors import DOORS, TRANSPORTS, Phone, control_address, daemon, open_door, wait_until
+from support.daemon import free_address
+from support.python_doors import DOORS, TRANSPORTS, Phone, daemon, open_door, wait_until
 from support.tools import need_ipv6
 
 PACKETS = 20
@@ -384,7 +385,7 @@ def test_events_wait_to_be_taken() -> None:
 
 
 def test_a_client_without_a_listener_has_no_events(tmp_path: Path) -> None:
-    address = control_address("cunix", tmp_path)
+    address = free_address("cunix", tmp_path)
     with rtpproxy.Proxy(control=[address]), rtpproxy.Client(address) as client:
         with pytest.raises(ValueError, match="notify"):
             client.start("call-1", "from-a", notify="tag")
@@ -446,7 +447,7 @@ def test_arguments_about_events_and_features_are_checked_at_once() -> None:
 
 
 def test_repr_says_where(tmp_path: Path) -> None:
-    address = control_address("cunix", tmp_path)
+    address = free_address("cunix", tmp_path)
     with rtpproxy.Proxy(control=[address]) as proxy, rtpproxy.Client(address) as client:
         assert repr(proxy) == "<rtpproxy.Proxy 127.0.0.1>"
         assert repr(client) == f"<rtpproxy.Client {address}>"
@@ -458,7 +459,7 @@ def start_calls(relay: rtpproxy.Calls, count: int) -> None:
 
 
 def test_the_ports_are_free_after_close(tmp_path: Path) -> None:
-    control = control_address("tcp", tmp_path)
+    control = free_address("tcp", tmp_path)
     for _ in range(3):
         with rtpproxy.Proxy(ports=(41000, 41006), control=[control]) as proxy:
             with pytest.raises(rtpproxy.CommandError) as refused:
@@ -467,7 +468,7 @@ def test_the_ports_are_free_after_close(tmp_path: Path) -> None:
 
 
 def test_the_last_reference_closes(tmp_path: Path) -> None:
-    address = control_address("cunix", tmp_path)
+    address = free_address("cunix", tmp_path)
     proxy = rtpproxy.Proxy(control=[address])
     proxy.on_timeout(print)
     with rtpproxy.Client(address) as client:
@@ -508,7 +509,7 @@ def test_wrong_settings(error: type[Exception], wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_daemon_that_ends_is_a_lost_connection(transport: str, tmp_path: Path) -> None:
-    address = control_address(transport, tmp_path)
+    address = free_address(transport, tmp_path)
     pid_file = tmp_path / "pid"
     with daemon(address, pid_file) as process, rtpproxy.Client(address, timeout_s=0.5, retries=1) as client:
         client.start("call-1", "from-a")
@@ -525,11 +526,11 @@ def test_a_daemon_that_ends_is_a_lost_connection(transport: str, tmp_path: Path)
 @pytest.mark.parametrize("transport", ["unix", "cunix", "tcp"])
 def test_nobody_at_the_address(transport: str, tmp_path: Path) -> None:
     with pytest.raises(rtpproxy.ConnectionLost):
-        rtpproxy.Client(control_address(transport, tmp_path)).version()
+        rtpproxy.Client(free_address(transport, tmp_path)).version()
 
 
 def test_a_place_to_listen_that_cannot_be_used(tmp_path: Path) -> None:
-    address = control_address("cunix", tmp_path)
+    address = free_address("cunix", tmp_path)
     with rtpproxy.Proxy(control=[address]), pytest.raises(rtpproxy.StartError):
         rtpproxy.Client(address, events="unix:/no/such/folder/socket")
 

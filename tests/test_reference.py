@@ -6,25 +6,23 @@ import os
 import pty
 import re
 import select
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from support.daemon import binary
+from support.program import run
 from support.tools import need
 
 SHELLS = ("bash", "fish", "zsh")
 
 
 def output(*command: str | Path) -> str:
-    run = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert run.returncode == 0, f"{command}: {run.stderr}"
-    assert run.stderr == "", f"{command}: {run.stderr}"
-    return run.stdout
+    done = run(*command)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert done.stderr == "", f"{command}: {done.stderr}"
+    return done.stdout
 
 
 @pytest.fixture
@@ -90,19 +88,15 @@ def test_one_page_goes_to_standard_output(pages: dict[str, Path]) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    run = subprocess.run(
-        [binary(), "man", file / "x"], capture_output=True, text=True, timeout=20, check=False
-    )
-    assert run.returncode == 1
-    assert run.stderr.startswith(f"rtpproxy: man: {file / 'x'}: ")
+    done = run(binary(), "man", file / "x")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"rtpproxy: man: {file / 'x'}: ")
 
 
 def test_another_shell_is_refused() -> None:
-    run = subprocess.run(
-        [binary(), "completions", "tcsh"], capture_output=True, text=True, timeout=20, check=False
-    )
-    assert run.returncode == 1
-    assert "bash, fish, zsh" in run.stderr
+    done = run(binary(), "completions", "tcsh")
+    assert done.returncode == 1
+    assert "bash, fish, zsh" in done.stderr
 
 
 @pytest.fixture

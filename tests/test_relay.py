@@ -356,19 +356,6 @@ def garbage() -> list[bytes]:
     return noise + near_rtp + near_rtcp + near_commands
 
 
-def test_hangup_waits_for_the_last_call(start_daemon: StartDaemon, make_call: MakeCall) -> None:
-    daemon = start_daemon()
-    call = make_call(daemon)
-    daemon.process.send_signal(signal.SIGHUP)
-    daemon.wait_for_log("SIGHUP")
-    assert daemon.command("U next 127.0.0.1 4000 from") == "E99"
-    call.talk(3)
-    assert daemon.command(f"U {call.call_id} {call.caller.media} from to").endswith("127.0.0.1")
-    call.talk(3)
-    assert call.command("D") == "0"
-    assert daemon.wait() == 0
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_the_relay_at_once(
     start_daemon: StartDaemon, make_call: MakeCall, number: signal.Signals

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.control import Control, Datagram, OneShot, Stdio, Stream, connect
-from support.daemon import ADDRESSES, Daemon, StartDaemon, wait_until
+from support.daemon import TRANSPORTS, Daemon, StartDaemon, free_address, wait_until
 from support.phone import Media, Phone
 
 LINE_MAX = 8191
@@ -57,7 +57,7 @@ def open_door(start_daemon: StartDaemon, tmp_path: Path) -> Iterator[Callable[[s
     with ExitStack() as stack:
 
         def open_(transport: str) -> Door:
-            address = ADDRESSES[transport](tmp_path)
+            address = free_address(transport, tmp_path)
             return Door(start_daemon("-s", address), address, stack)
 
         yield open_
@@ -90,7 +90,7 @@ def steer_a_call(control: Control) -> None:
     assert ask("U call") == "E1"
 
 
-@pytest.mark.parametrize("transport", ADDRESSES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_call_can_be_steered(open_door: Callable[[str], Door], transport: str) -> None:
     steer_a_call(open_door(transport).client())
 
@@ -100,7 +100,7 @@ def test_a_call_can_be_steered_over_pipes(start_daemon: StartDaemon) -> None:
 
 
 def test_all_transports_at_once(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    addresses = [address(tmp_path) for address in ADDRESSES.values()]
+    addresses = [free_address(transport, tmp_path) for transport in TRANSPORTS]
     daemon = start_daemon(*(word for address in addresses for word in ("-s", address)))
     daemon.command("U call 127.0.0.1 4000 from")
     for address in addresses:
@@ -269,7 +269,7 @@ def test_a_repeated_cookie_gets_the_same_reply(open_door: Callable[[str], Door],
 
 
 def test_all_datagram_sockets_share_the_replies(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    addresses = [ADDRESSES[transport](tmp_path) for transport in ("udp", "udp", "udp6")]
+    addresses = [free_address(transport, tmp_path) for transport in ("udp", "udp", "udp6")]
     daemon = start_daemon(*(word for address in addresses for word in ("-s", address)))
     replies = set()
     for address in addresses:
@@ -336,7 +336,7 @@ def test_the_end_of_standard_input_waits_for_sessions(start_daemon: StartDaemon,
 def test_a_datagram_socket_keeps_the_relay_after_standard_input(
     start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
-    address = ADDRESSES["udp"](tmp_path)
+    address = free_address("udp", tmp_path)
     daemon = start_daemon("-s", address, stdio=True)
     assert daemon.process.stdin is not None
     daemon.process.stdin.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -23,24 +22,14 @@ from interop.sipp import (
     need_raw_sockets,
 )
 from support import capture as recording
-from support.daemon import StartDaemon, free_port, wait_until
+from support.daemon import TRANSPORTS, StartDaemon, free_address, wait_until
 from support.phone import Media, Phone
 from support.tools import need_ipv6
 
-TRANSPORTS = ["udp", "udp6", "tcp", "tcp6", "unix", "cunix"]
 KEY = "dtmf_2833_5.pcap"
 KEY_S = 0.3
 PROMPT_FRAME = 80
 """Bytes that a prompt has in a packet, which is 10 ms long."""
-
-
-def address_for(transport: str, folder: Path) -> str:
-    """A control address that is free."""
-    if transport.endswith("unix"):
-        return f"{transport}:{folder}/relay"
-    kind = socket.SOCK_DGRAM if transport.startswith("udp") else socket.SOCK_STREAM
-    host = "::1" if transport.endswith("6") else HOST
-    return f"{transport}:{host}:{free_port(kind, host)}"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +44,7 @@ def test_a_call_is_held_and_recorded(
 ) -> None:
     need_raw_sockets()
     said = captured(KEY)
-    relay, notify = address_for(transport, tmp_path), f"unix:{tmp_path}/b2bua"
+    relay, notify = free_address(transport, tmp_path), f"unix:{tmp_path}/b2bua"
     daemon = start_daemon("-s", relay, "-n", notify, *options, log_level="dbug")
     steps = [Invite(), Mark("talk"), Play(capture(KEY), KEY_S), Mark("end"), HangUp()]
     with (
@@ -99,7 +88,7 @@ def test_the_route_chooses_among_wildcard_addresses(
     start_daemon: StartDaemon, tmp_path: Path, caller_host: str, callee_host: str, options: tuple[str, ...]
 ) -> None:
     need_ipv6()
-    relay, notify = address_for("udp", tmp_path), f"unix:{tmp_path}/b2bua"
+    relay, notify = free_address("udp", tmp_path), f"unix:{tmp_path}/b2bua"
     listen = ("-l", "0.0.0.0", "-6", "/::")
     daemon = start_daemon("-s", relay, "-n", notify, *options, listen=listen, log_level="dbug")
     with (
@@ -132,7 +121,7 @@ def test_the_route_chooses_among_wildcard_addresses(
 def test_a_call_is_put_on_hold_and_taken_back(start_daemon: StartDaemon, tmp_path: Path) -> None:
     need_raw_sockets()
     said = captured(KEY)
-    relay, notify = address_for("cunix", tmp_path), f"unix:{tmp_path}/b2bua"
+    relay, notify = free_address("cunix", tmp_path), f"unix:{tmp_path}/b2bua"
     daemon = start_daemon("-s", relay, "-n", notify, log_level="dbug")
     key = Play(capture(KEY), KEY_S)
     steps = [Invite(), key, Mark("hold"), Invite(2, on_hold=True), Mark("back"), Invite(3), key]
@@ -158,7 +147,7 @@ def test_a_call_is_put_on_hold_and_taken_back(start_daemon: StartDaemon, tmp_pat
 def test_both_media_of_a_call_are_relayed_and_recorded(start_daemon: StartDaemon, tmp_path: Path) -> None:
     need_raw_sockets()
     said = captured(KEY)
-    relay, notify = address_for("udp", tmp_path), f"unix:{tmp_path}/b2bua"
+    relay, notify = free_address("udp", tmp_path), f"unix:{tmp_path}/b2bua"
     daemon = start_daemon("-s", relay, "-n", notify, "-a", log_level="dbug")
     steps = [Invite(has_video=True), Play(capture(KEY), KEY_S), Play(capture(KEY), KEY_S, "video"), HangUp()]
     with (
@@ -184,10 +173,10 @@ def test_both_media_of_a_call_are_relayed_and_recorded(start_daemon: StartDaemon
 @pytest.mark.parametrize("kind", ["unix", "path", "tcp"])
 def test_a_call_without_media_is_hung_up(start_daemon: StartDaemon, tmp_path: Path, kind: str) -> None:
     need_raw_sockets()
-    relay = address_for("cunix", tmp_path)
+    relay = free_address("cunix", tmp_path)
     notify = f"{tmp_path}/b2bua" if kind == "path" else f"unix:{tmp_path}/b2bua"
     if kind == "tcp":
-        notify = address_for("tcp", tmp_path)
+        notify = free_address("tcp", tmp_path)
     daemon = start_daemon("-s", relay, "-n", notify, "-T", "1", "-W", "30", log_level="dbug")
     with (
         Sipp(tmp_path, Answer(), HungUp(), echo=True) as callee,
@@ -201,7 +190,7 @@ def test_a_call_without_media_is_hung_up(start_daemon: StartDaemon, tmp_path: Pa
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_client_classes_are_content(start_daemon: StartDaemon, tmp_path: Path, transport: str) -> None:
-    relay, notify = address_for(transport, tmp_path), "unix:/not/there"
+    relay, notify = free_address(transport, tmp_path), "unix:/not/there"
     daemon = start_daemon("-s", relay, "-n", notify)
     with SippyClient(relay, notify) as client, Phone() as caller, Phone() as callee:
         features = ["copy", "stat", "tnot", "sbind", "wdnt", "copy_p"]
@@ -231,7 +220,7 @@ def test_the_client_classes_play_copy_and_record_by_name(
 ) -> None:
     frames = [bytes([number]) * PROMPT_FRAME for number in range(1, 4)]
     (tmp_path / "ringback.0").write_bytes(b"".join(frames))
-    relay = address_for(transport, tmp_path)
+    relay = free_address(transport, tmp_path)
     daemon = start_daemon("-s", relay, *options)
     with SippyClient(relay, "unix:/none") as client, Phone() as caller, Phone() as callee, Phone() as copies:
         client.request("online", True)
@@ -273,7 +262,7 @@ def test_the_client_classes_play_copy_and_record_by_name(
 def test_the_client_classes_find_the_relay_again(
     start_daemon: StartDaemon, tmp_path: Path, transport: str
 ) -> None:
-    relay = address_for(transport, tmp_path)
+    relay = free_address(transport, tmp_path)
     daemon = start_daemon("-s", relay)
     with SippyClient(relay, "unix:/none") as client:
         assert client.request("online", True)["online"]

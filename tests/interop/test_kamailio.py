@@ -31,7 +31,7 @@ from interop.sipp import (
     Step,
 )
 from support import capture as recording
-from support.daemon import StartDaemon, free_port, wait_until
+from support.daemon import StartDaemon, free_address, free_port, wait_until
 from support.phone import Media, Phone
 from support.tools import need, need_ipv6
 
@@ -40,14 +40,6 @@ PCMA = 8
 PROMPT_FRAMES = 4
 FRAME = 80
 """Bytes that a prompt has in a packet, which is 10 ms long."""
-
-
-def address_for(transport: str, folder: Path) -> str:
-    """A control address that is free, as both programs take it."""
-    if transport == "unix":
-        return f"unix:{folder}/relay"
-    host = "::1" if transport == "udp6" else HOST
-    return f"{transport}:{host}:{free_port(socket.SOCK_DGRAM, host)}"
 
 
 @dataclass
@@ -151,7 +143,7 @@ def test_a_call_is_relayed(
     features: tuple[str, ...],
     compat: tuple[str, ...],
 ) -> None:
-    relay = address_for(transport, tmp_path)
+    relay = free_address(transport, tmp_path)
     daemon = start_daemon("-s", relay, *compat)
     call = make_parties(relay, *features)
     call.talk()
@@ -166,7 +158,7 @@ def test_a_call_is_relayed(
 def test_parties_hear_each_other_before_the_answer(
     start_daemon: StartDaemon, tmp_path: Path, features: tuple[str, ...]
 ) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay)
     with (
         Phone() as caller_media,
@@ -197,7 +189,7 @@ def test_parties_hear_each_other_before_the_answer(
 
 
 def test_all_media_of_a_call_end_with_it(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay, log_level="dbug")
     with (
         Sipp(tmp_path, Answer(has_video=True), HungUp()) as callee,
@@ -217,7 +209,7 @@ def test_all_media_of_a_call_end_with_it(start_daemon: StartDaemon, tmp_path: Pa
 def test_the_offer_may_come_in_the_reply(
     start_daemon: StartDaemon, make_parties: MakeParties, tmp_path: Path, features: tuple[str, ...]
 ) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay)
     call = make_parties(relay, *features, offer_in_reply=True)
     wait_until(call.callee.told, "the answer comes to the callee")
@@ -230,7 +222,7 @@ def test_the_offer_may_come_in_the_reply(
 def test_a_call_is_recorded(
     start_daemon: StartDaemon, make_parties: MakeParties, tmp_path: Path, compat: tuple[str, ...]
 ) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay, *compat, log_level="dbug")
     call = make_parties(relay, "WITH_RECORDING")
     said, answered = call.talk()
@@ -253,7 +245,7 @@ def test_a_call_is_recorded(
 def test_the_caller_hears_an_announcement(
     start_daemon: StartDaemon, make_parties: MakeParties, tmp_path: Path
 ) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay)
     prompt = make_prompt(tmp_path / "prompt")
     call = make_parties(relay, "WITH_ANNOUNCEMENT", values={"ANNOUNCEMENT": f'"{tmp_path}/prompt"'})
@@ -269,7 +261,7 @@ def test_the_caller_hears_an_announcement(
 def test_who_is_on_hold_hears_music(
     start_daemon: StartDaemon, make_parties: MakeParties, tmp_path: Path
 ) -> None:
-    relay = address_for("unix", tmp_path)
+    relay = free_address("unix", tmp_path)
     daemon = start_daemon("-s", relay)
     music = make_prompt(tmp_path / "music")
     caller, callee = phones = Phone(), Phone()
@@ -305,7 +297,7 @@ def test_who_is_on_hold_hears_music(
 def test_a_call_goes_on_after_hold(
     start_daemon: StartDaemon, make_parties: MakeParties, tmp_path: Path
 ) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay, log_level="dbug")
     caller, callee = phones = Phone(), Phone()
     steps = [
@@ -332,7 +324,7 @@ def test_a_call_goes_on_after_hold(
 def test_media_moves_to_another_phone(
     start_daemon: StartDaemon, make_parties: MakeParties, tmp_path: Path
 ) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay)
     callee = Phone()
     with Phone() as desk, Phone() as mobile:
@@ -358,7 +350,7 @@ def test_media_moves_to_another_phone(
 def test_a_refused_change_leaves_the_call(
     start_daemon: StartDaemon, make_parties: MakeParties, tmp_path: Path
 ) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay)
     phones = Phone(), Phone()
     call = make_parties(
@@ -373,7 +365,7 @@ def test_a_refused_change_leaves_the_call(
 
 @pytest.mark.parametrize("status", [486, 603])
 def test_a_refused_call_leaves_no_session(start_daemon: StartDaemon, tmp_path: Path, status: int) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay)
     with (
         Phone() as phone,
@@ -388,7 +380,7 @@ def test_a_refused_call_leaves_no_session(start_daemon: StartDaemon, tmp_path: P
 
 
 def test_a_cancelled_call_leaves_no_session(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay)
     with (
         Phone() as phone,
@@ -406,7 +398,7 @@ def test_two_networks_are_bridged(
     start_daemon: StartDaemon, make_parties: MakeParties, tmp_path: Path
 ) -> None:
     outside = "127.0.0.2"
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay, listen=("-l", f"{HOST}/{outside}"))
     call = make_parties(
         relay, "WITH_BRIDGING", values={"MEDIA_FLAGS": '"cor"'}, phones=(Phone(), Phone(outside))
@@ -422,7 +414,7 @@ def test_ipv4_and_ipv6_are_bridged(
     start_daemon: StartDaemon, make_parties: MakeParties, tmp_path: Path, caller: str, callee: str
 ) -> None:
     need_ipv6()
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay, "--bridge_symmetric", listen=("-l", HOST, "-6", "/::1"))
     call = make_parties(relay, values={"MEDIA_FLAGS": '"corx"'}, phones=(Phone(caller), Phone(callee)))
     assert (call.at_caller_side.host, call.at_callee_side.host) == (caller, callee)
@@ -432,7 +424,7 @@ def test_ipv4_and_ipv6_are_bridged(
 
 
 def test_calls_at_once(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay)
     with (
         Sipp(tmp_path, Answer(), HungUp(), calls=CALLS) as callee,
@@ -447,7 +439,7 @@ def test_calls_at_once(start_daemon: StartDaemon, tmp_path: Path) -> None:
 
 
 def test_another_relay_takes_over_and_gives_back(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    addresses = [address_for("udp", tmp_path) for _ in range(2)]
+    addresses = [free_address("udp", tmp_path) for _ in range(2)]
     first, second = (start_daemon("-s", address) for address in addresses)
     steps = [Invite(), HangUp()]
     with (
@@ -480,7 +472,7 @@ def test_another_relay_takes_over_and_gives_back(start_daemon: StartDaemon, tmp_
 
 
 def test_without_a_relay_calls_are_refused(tmp_path: Path) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     with (
         Kamailio(tmp_path, relay, free_port(socket.SOCK_DGRAM)) as kamailio,
         Sipp(tmp_path, RefusedInvite(503), remote=(HOST, kamailio.port)) as caller,
@@ -490,7 +482,7 @@ def test_without_a_relay_calls_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_relay_that_is_about_to_end_takes_no_calls(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    relay = address_for("udp", tmp_path)
+    relay = free_address("udp", tmp_path)
     daemon = start_daemon("-s", relay)
     daemon.command("U call 127.0.0.1 4000 from")
     daemon.process.send_signal(signal.SIGHUP)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import pytest
 from interop.opensips import OpenSips
 from interop.sipp import HOST
 from support import capture as recording
-from support.daemon import Daemon, StartDaemon, free_port, wait_until
+from support.daemon import TRANSPORTS, Daemon, StartDaemon, free_address, wait_until
 from support.listener import Listener
 from support.phone import Media, Phone
 
-TRANSPORTS = ["udp", "udp6", "tcp", "tcp6", "unix", "cunix"]
 NEEDED = [20050322, 20071116, 20071218, 20080403, 20081102, 20081224, 20090810, 20150420, 20150617, 20191015]
 TTL_CHANGE = 20170313
 """If the relay had this, OpenSIPS would send the modifiers t and T."""
@@ -28,18 +26,9 @@ PROMPT_FRAME = 80
 """Bytes of PCMU that last 10 ms, the length of a packet."""
 
 
-def address_for(transport: str, folder: Path) -> str:
-    """A control address that is free."""
-    if transport.endswith("unix"):
-        return f"{transport}:{folder}/relay"
-    kind = socket.SOCK_DGRAM if transport.startswith("udp") else socket.SOCK_STREAM
-    host = "::1" if transport.endswith("6") else HOST
-    return f"{transport}:{host}:{free_port(kind, host)}"
-
-
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_relay_can_what_is_asked_of_it(start_daemon: StartDaemon, tmp_path: Path, transport: str) -> None:
-    address = address_for(transport, tmp_path)
+    address = free_address(transport, tmp_path)
     start_daemon("-s", address, "-n", "unix:/none")
     with OpenSips(address) as server:
         assert server.command("V") == "20040107"
@@ -52,7 +41,7 @@ def test_the_relay_can_what_is_asked_of_it(start_daemon: StartDaemon, tmp_path: 
 def test_a_call(start_daemon: StartDaemon, tmp_path: Path, transport: str, options: tuple[str, ...]) -> None:
     frames = [bytes([number]) * PROMPT_FRAME for number in range(1, 4)]
     (tmp_path / "prompt.0").write_bytes(b"".join(frames))
-    address = address_for(transport, tmp_path)
+    address = free_address(transport, tmp_path)
     daemon = start_daemon("-s", address, *options)
     with OpenSips(address) as server, Phone() as caller, Phone() as callee, Phone() as recorder:
         to_callee = Media.parse(server.command(f"Uc0,101 call@1 {caller.media} ft;1"))
@@ -96,7 +85,7 @@ def test_keys_and_timeouts_are_told(start_daemon: StartDaemon, tmp_path: Path, n
     with Listener(target) as listener, Phone() as caller, Phone() as callee:
         name = f"tcp:{HOST}:{listener.port}" if notify == "tcp" else str(target)
         given = f"unix:{name}" if notify == "unix" else name
-        address = address_for("udp", tmp_path)
+        address = free_address("udp", tmp_path)
         daemon = start_daemon("-s", address, "-n", given, "--dso", "catch_dtmf", "-T", "2", "-W", "30")
         with OpenSips(address) as server:
             offer = f"Uc0,{EVENT} call@1 {caller.media} ft;1 {given} T{DIALOG} && M3:1 Dd{DIALOG} {EVENT}"
@@ -116,7 +105,7 @@ def test_keys_and_timeouts_are_told(start_daemon: StartDaemon, tmp_path: Path, n
 
 
 def test_bridging_is_found_out(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    address = address_for("udp", tmp_path)
+    address = free_address("udp", tmp_path)
     start_daemon("-s", address, listen=("-l", HOST, "-l", "two@127.0.0.2"))
     with OpenSips(address) as server:
         # `rtpproxy_autobridge` names the next hop, the argument `bind_local` a label or an address.
@@ -126,7 +115,7 @@ def test_bridging_is_found_out(start_daemon: StartDaemon, tmp_path: Path) -> Non
 
 
 def test_each_medium_has_its_session(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    address = address_for("cunix", tmp_path)
+    address = free_address("cunix", tmp_path)
     daemon = start_daemon("-s", address)
     with OpenSips(address) as server, Phone() as recorder:
         for index in (1, 2):
@@ -141,7 +130,7 @@ def test_each_medium_has_its_session(start_daemon: StartDaemon, tmp_path: Path) 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_refusals(start_daemon: StartDaemon, tmp_path: Path, transport: str) -> None:
-    address = address_for(transport, tmp_path)
+    address = free_address(transport, tmp_path)
     start_daemon("-s", address)
     with OpenSips(address) as server:
         assert server.command("D nobody ft tt") == "E50"

@@ -193,6 +193,15 @@ def free_port(kind: socket.SocketKind, host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+def free_address(transport: str, folder: Path) -> str:
+    """A control address that is free: `-s` takes it, and so do the programs that steer."""
+    if transport in ("unix", "cunix"):
+        return f"{transport}:{folder / transport}"
+    kind = socket.SOCK_DGRAM if transport.startswith("udp") else socket.SOCK_STREAM
+    host = "::1" if transport.endswith("6") else "127.0.0.1"
+    return f"{transport}:{host}:{free_port(kind, host)}"
+
+
 def _is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -202,12 +211,5 @@ def _is_free(port: int) -> bool:
     return True
 
 
-ADDRESSES: dict[str, Callable[[Path], str]] = {
-    "unix": lambda folder: f"unix:{folder / 'unix'}",
-    "cunix": lambda folder: f"cunix:{folder / 'cunix'}",
-    "udp": lambda _: f"udp:127.0.0.1:{free_port(socket.SOCK_DGRAM)}",
-    "udp6": lambda _: f"udp6:::1:{free_port(socket.SOCK_DGRAM, '::1')}",
-    "tcp": lambda _: f"tcp:127.0.0.1:{free_port(socket.SOCK_STREAM)}",
-    "tcp6": lambda _: f"tcp6:::1:{free_port(socket.SOCK_STREAM, '::1')}",
-}
-"""For each transport, how a relay is reached over it, with a socket in that folder or a free port."""
+TRANSPORTS = ("unix", "cunix", "udp", "udp6", "tcp", "tcp6")
+"""Those of control sockets that others connect to."""

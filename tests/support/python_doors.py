@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import rtpproxy
+from support.daemon import free_address
 
 TRANSPORTS = ("unix", "cunix", "udp", "tcp")
 DOORS = ("proxy", *TRANSPORTS)
@@ -26,23 +27,13 @@ def open_door(kind: str, folder: Path, **settings: Any) -> Iterator[rtpproxy.Cal
         with rtpproxy.Proxy(**settings) as proxy:
             yield proxy
         return
-    address = control_address(kind, folder)
+    address = free_address(kind, folder)
     events = f"unix:{folder / 'events'}"
     with (
         rtpproxy.Proxy(control=[address], notify=[events], **settings),
         rtpproxy.Client(address, events=events) as client,
     ):
         yield client
-
-
-def control_address(transport: str, folder: Path) -> str:
-    """A free address for a control socket."""
-    if transport in ("unix", "cunix"):
-        return f"{transport}:{folder / 'control'}"
-    kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"{transport}:127.0.0.1:{probe.getsockname()[1]}"
 
 
 @contextmanager
