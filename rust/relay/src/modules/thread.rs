@@ -213,6 +213,6 @@ mod tests {
         let threads = ModuleThreads((0..4).map(|_| stuck()).collect());
         let started = Instant::now();
         drop(threads);
-        assert!((500..1000).contains(&started.elapsed().as_millis()));
+        assert!((500..1500).contains(&started.elapsed().as_millis()));
     }
 }
