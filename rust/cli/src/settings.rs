@@ -143,6 +143,20 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
     if flags.record_ns && format == RecordFormat::Adhoc {
         return Err("--record-ns is of no use with the adhoc format".into());
     }
+    for (option, is_given) in [
+        ("--record-max-age", flags.record_max_age.is_some()),
+        ("--record-quota", flags.record_quota.is_some()),
+    ] {
+        if is_given && compat {
+            return Err(format!(
+                "{option} is not possible with --compat: without sidecars, recordings cannot be told from other \
+                 files"
+            ));
+        }
+        if is_given && flags.record_dir.is_none() {
+            return Err(format!("{option} requires -r switch"));
+        }
+    }
     let defaults = RecordConfig::default();
     Ok(RecordConfig {
         folder: flags.record_dir.clone(),
@@ -153,6 +167,8 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         buffer_bytes: flags.record_buffer.unwrap_or(defaults.buffer_bytes),
         sip_head: format == RecordFormat::Pcapng,
         codec_map: flags.codec_map.clone(),
+        max_age: flags.record_max_age,
+        quota_bytes: flags.record_quota,
     })
 }
 
@@ -213,7 +229,9 @@ fn notes(flags: &Flags, compat: bool, listen: &Listen) -> Vec<Note> {
     let chosen = flags.record_format.is_some()
         || flags.record_scope.is_some()
         || flags.record_ns
-        || flags.record_buffer.is_some();
+        || flags.record_buffer.is_some()
+        || flags.record_max_age.is_some()
+        || flags.record_quota.is_some();
     if flags.record_dir.is_some() && !compat && !chosen {
         let format = if flags.pcap { "pcap" } else { "pcapng" };
         notes.push(Note::Info(format!(
@@ -340,6 +358,12 @@ mod tests {
             ("-P --record-format adhoc", "-P contradicts --record-format"),
             ("--compat --record-scope call", "--record-scope call is not possible with the adhoc format"),
             ("--record-format adhoc --record-ns", "--record-ns is of no use with the adhoc format"),
+            ("--record-quota 1G", "--record-quota requires -r switch"),
+            (
+                "-r /tmp --record-max-age 1d --compat",
+                "--record-max-age is not possible with --compat: without sidecars, recordings cannot be told from \
+                 other files",
+            ),
         ] {
             assert_eq!(settings(words).unwrap_err(), message, "{words}");
         }

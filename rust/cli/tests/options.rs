@@ -29,6 +29,8 @@ fn a_bad_value_ends_with_its_message() {
         (&["--record-format", "wav"], "wav: unknown record format, choose pcapng, pcap or adhoc"),
         (&["--record-scope", "leg"], "leg: unknown record scope, choose call or stream"),
         (&["--record-buffer", "lots"], "lots: record buffer size is invalid"),
+        (&["--record-max-age", "30"], "30: record age is invalid, write 30d, 12h, 90m or 30s"),
+        (&["--record-quota", "1K"], "1K: record quota is smaller than 1M"),
         (&["--record-buffer", "1K"], "1K: record buffer is smaller than 1M"),
         (&["--codec-map", "128=opus/48000"], "128=opus/48000: codec map is invalid"),
         (&["--codec-map", "111=opus"], "111=opus: codec map is invalid"),

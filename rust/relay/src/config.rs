@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rtpproxy_core::config::{EngineConfig, FrontConfig, ModuleKind};
 
@@ -93,6 +94,10 @@ pub struct RecordConfig {
     pub sip_head: bool,
     /// Dynamic payload types for the SIP head: number and `NAME/RATE[/CHANNELS]`.
     pub codec_map: Vec<(u8, String)>,
+    /// Finished recordings are removed when they ended so long ago (`--record-max-age`).
+    pub max_age: Option<Duration>,
+    /// The oldest finished recordings are removed while all take more bytes than this (`--record-quota`).
+    pub quota_bytes: Option<u64>,
 }
 
 impl Default for RecordConfig {
@@ -106,6 +111,8 @@ impl Default for RecordConfig {
             buffer_bytes: 64 << 20,
             sip_head: true,
             codec_map: Vec::new(),
+            max_age: None,
+            quota_bytes: None,
         }
     }
 }

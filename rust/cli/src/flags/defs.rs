@@ -312,6 +312,14 @@ const RECORDING: &[Opt] = &[
     Opt::new("record_buffer", Form::Bytes("BYTES"), "Memory for packets that wait for the disk; K, M, G")
         .long("record-buffer")
         .default(Fallback::Value(RECORD_BUFFER_DEFAULT)),
+    Opt::new("record_max_age", Form::Text("AGE"), "Remove recordings that ended so long ago: 30d, 12h, 90m")
+        .long("record-max-age"),
+    Opt::new(
+        "record_quota",
+        Form::Bytes("BYTES"),
+        "Remove the oldest recordings while all take more; K, M, G, T",
+    )
+    .long("record-quota"),
     Opt::new(
         "codec_map",
         Form::Texts("PT=NAME/RATE"),

@@ -11,6 +11,7 @@ mod variables;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rtpproxy_core::config::{LatchMode, RecordScope};
 use rtpproxy_relay::config::{Module, RecordFormat, Scheduling};
@@ -81,6 +82,8 @@ pub(crate) struct Flags {
     pub(crate) record_scope: Option<RecordScope>,
     pub(crate) record_ns: bool,
     pub(crate) record_buffer: Option<usize>,
+    pub(crate) record_max_age: Option<Duration>,
+    pub(crate) record_quota: Option<u64>,
     pub(crate) codec_map: Vec<(u8, String)>,
     pub(crate) compat: bool,
     pub(crate) foreground: bool,
@@ -278,6 +281,8 @@ impl Flags {
             "record_format" => self.record_format = Some(record_format(&text)?),
             "record_scope" => self.record_scope = Some(record_scope(&text)?),
             "record_buffer" => self.record_buffer = Some(record_buffer(&text)?),
+            "record_max_age" => self.record_max_age = Some(record_max_age(&text)?),
+            "record_quota" => self.record_quota = Some(record_quota(&text)?),
             "codec_map" => self.codec_map.push(codec(&text)?),
             "user" => self.identity = Some(identity::parse(&utf8(value)?)?),
             "pid_file" => self.pid_file = Some(value.into()),
@@ -414,6 +419,20 @@ fn record_buffer(text: &str) -> Result<usize, String> {
     Ok(size)
 }
 
+fn record_max_age(text: &str) -> Result<Duration, String> {
+    number::duration(text)
+        .filter(|age| !age.is_zero())
+        .ok_or_else(|| format!("{text}: record age is invalid, write 30d, 12h, 90m or 30s"))
+}
+
+fn record_quota(text: &str) -> Result<u64, String> {
+    let size = number::bytes(text).ok_or_else(|| format!("{text}: record quota is invalid"))?;
+    if size < RECORD_QUOTA_MIN {
+        return Err(format!("{text}: record quota is smaller than 1M"));
+    }
+    Ok(size as u64)
+}
+
 /// `PT=NAME/RATE[/CHANNELS]`, as an `a=rtpmap` of SDP has it.
 fn codec(text: &str) -> Result<(u8, String), String> {
     let complaint =
@@ -437,3 +456,4 @@ fn codec(text: &str) -> Result<(u8, String), String> {
 
 const SECONDS: std::ops::RangeInclusive<i64> = 1..=i32::MAX as i64;
 const RECORD_BUFFER_MIN: usize = 1 << 20;
+const RECORD_QUOTA_MIN: usize = 1 << 20;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 /// Reads a decimal number: blanks may lead, a sign may stand, nothing may follow the digits. What is too
 /// large is the largest there is.
@@ -22,7 +23,7 @@ pub(super) fn number(text: &OsStr) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
-/// Reads a count of bytes: digits, then nothing, `K`, `M` or `G` (powers of 1024).
+/// Reads a count of bytes: digits, then nothing, `K`, `M`, `G` or `T` (powers of 1024).
 pub(super) fn bytes(text: &str) -> Option<usize> {
     let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
@@ -30,12 +31,29 @@ pub(super) fn bytes(text: &str) -> Option<usize> {
         "K" => 10,
         "M" => 20,
         "G" => 30,
+        "T" => 40,
         _ => return None,
     };
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     digits.parse::<usize>().ok()?.checked_mul(1 << shift)
+}
+
+/// Reads a length of time: digits, then `s`, `m`, `h` or `d`.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let seconds = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return None,
+    };
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -67,8 +85,19 @@ mod tests {
         assert_eq!(bytes("4096"), Some(4096));
         assert_eq!(bytes("64M"), Some(64 << 20));
         assert_eq!(bytes("2g"), Some(2 << 30));
-        for text in ["", "M", "-1M", "1T", "1MiB", "99999999999G", "1 M", "+1"] {
+        assert_eq!(bytes("1T"), Some(1 << 40));
+        for text in ["", "M", "-1M", "1P", "1MiB", "99999999999G", "1 M", "+1"] {
             assert_eq!(bytes(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        for (text, seconds) in [("30d", 2_592_000), ("12h", 43_200), ("90m", 5_400), ("1s", 1), ("0m", 0)] {
+            assert_eq!(duration(text), Some(Duration::from_secs(seconds)), "{text:?}");
+        }
+        for text in ["", "d", "30", "-1d", "1D", "1.5h", "1 h", "1h30m", "+1h", "999999999999999999d"] {
+            assert_eq!(duration(text), None, "{text:?}");
         }
     }
 }

@@ -13,7 +13,7 @@ mod epoll;
 mod sys;
 
 pub(crate) use epoll::{EpollIo, Waker};
-pub(crate) use sys::{duplicate, set_realtime};
+pub(crate) use sys::{duplicate, is_open_elsewhere, set_realtime};
 
 /// The kernel interface of one worker: its media sockets, and the wait for them.
 pub(crate) trait MediaIo {

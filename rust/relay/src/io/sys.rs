@@ -91,6 +91,28 @@ pub(crate) fn set_realtime(scheduling: Scheduling) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Whether a file that we have open to read is open anywhere else, in this process or another.
+///
+/// # Errors
+///
+/// When the kernel does not tell: a file system without leases, or a file of another user.
+pub(crate) fn is_open_elsewhere(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // Whoever opens the file in the moment of the lease has us sent a signal. SIGIO, which it would be, ends
+    // a process that does not expect it.
+    for (command, argument) in [
+        (F_SETSIG, libc::SIGURG),
+        (libc::F_SETLEASE, libc::F_WRLCK as c_int),
+        (libc::F_SETLEASE, libc::F_UNLCK as c_int),
+    ] {
+        // SAFETY: the call takes and returns numbers only, and the descriptor is borrowed, so it is open.
+        if unsafe { libc::fcntl(file.as_raw_fd(), command, argument) } < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::WouldBlock { Ok(true) } else { Err(error) };
+        }
+    }
+    Ok(false)
+}
+
 /// A new descriptor for the open file that the number `fd` means in this process.
 pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the call takes and returns numbers only; a number that means nothing is an error.
@@ -188,6 +210,9 @@ const CONTROL_WORDS: usize = 16;
 
 /// Below are standard input, output and error.
 const FIRST_OWN_FD: c_int = 3;
+
+/// Chooses the signal of a lease (fcntl(2)); the number is that of Linux.
+const F_SETSIG: c_int = 10;
 
 #[cfg(test)]
 mod tests {

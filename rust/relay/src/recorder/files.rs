@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::names::Names;
@@ -79,6 +79,27 @@ impl Folder {
     /// Its path, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Opens a folder in this one. Links are not followed.
+    pub(super) fn below(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        Ok(Self { fd, path: self.path.join(name) })
+    }
+
+    /// What is in it, in no order.
+    pub(super) fn entries(&self) -> io::Result<Dir> {
+        Ok(Dir::read_from(&self.fd)?)
+    }
+
+    /// What `name` is, a link being a link; `None` if there is nothing.
+    pub(super) fn status(&self, name: &OsStr) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) => Ok(Some(status)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The path of a file in it, for messages.
@@ -147,11 +168,7 @@ impl Folder {
 
     /// Whether there is anything of that name.
     pub(super) fn has(&self, name: &OsStr) -> io::Result<bool> {
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.status(name)?.is_some())
     }
 
     /// Removes a file; none there is fine.

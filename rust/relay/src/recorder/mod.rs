@@ -18,6 +18,7 @@
 //! | `writer`, `files`, `names` | one file; the folders; safe names |
 //! | `finish`, `sidecar` | what happens after the last packet |
 //! | `recover`, `leftover` | what an earlier process has left: all recordings, one file |
+//! | `retention` | removes old recordings |
 //! | `watch` | whether the folder can be used, for the answers to commands |
 
 mod drain;
@@ -31,6 +32,7 @@ mod order;
 mod queue;
 mod recording;
 mod recover;
+mod retention;
 mod sidecar;
 mod tally;
 mod watch;
@@ -52,6 +54,7 @@ use self::files::Folders;
 use self::queue::Budget;
 pub use self::queue::RecorderTap;
 use self::recording::Shared;
+use self::retention::Retention;
 pub use self::watch::FolderWatch;
 use crate::config::RecordConfig;
 
@@ -78,6 +81,7 @@ impl Recorder {
         };
         let probed = config.folder.iter().chain(&config.spool).cloned().collect();
         let (watch, probe) = FolderWatch::start(probed)?;
+        let retention = Retention::start(&config)?;
         let budget = Budget::new(config.buffer_bytes, workers);
         let (taps, outlets) = (0..workers).map(|_| queue::way(&budget)).unzip();
         let (finished, jobs) = unbounded();
@@ -92,7 +96,7 @@ impl Recorder {
         let drain = spawn("recorder", move || drain.run(&stopped))?;
         let finisher = spawn("recorder-finish", move || finish::run(&jobs))?;
         let recovery = recovery.map(|recovery| spawn("recorder-recover", || recovery.run())).transpose()?;
-        let threads = Threads { stop, probe, drain, recovery, finisher };
+        let threads = Threads { stop, probe, retention, drain, recovery, finisher };
         Ok((Self { watch, threads: Some(threads) }, taps))
     }
 
@@ -105,8 +109,13 @@ impl Recorder {
     ///
     /// The taps should be dropped or flushed before. A disk that does not answer is waited for 30 s.
     pub fn shutdown(self) {
-        let Some(Threads { stop, probe, drain, recovery, finisher }) = self.threads else { return };
+        let Some(Threads { stop, probe, retention, drain, recovery, finisher }) = self.threads else {
+            return;
+        };
         drop((stop, probe));
+        if let Some(retention) = retention {
+            retention.stop();
+        }
         let deadline = Instant::now() + SHUTDOWN_MAX;
         for thread in [Some(drain), recovery, Some(finisher)].into_iter().flatten() {
             join(thread, deadline);
@@ -120,6 +129,8 @@ struct Threads {
     stop: Sender<()>,
     /// The probing thread ends when it is dropped.
     probe: Sender<()>,
+    /// With limits for what is kept.
+    retention: Option<Retention>,
     drain: JoinHandle<()>,
     /// Not with `compat`, whose files have their names from the start.
     recovery: Option<JoinHandle<()>>,
