@@ -21,7 +21,7 @@ pub struct KeyPress {
 ///
 /// A press is sent as several packets with one timestamp: some while the key is down, then one with the end
 /// bit, which is repeated against loss. It is told once, at the first end, if any packet came before that. The
-/// last [`EVENTS_KEPT`] presses are kept apart, so that packets may be repeated and come out of order.
+/// last four presses are kept apart, so that packets may be repeated and come out of order.
 ///
 /// ```text
 ///  0                   1                   2                   3

@@ -1,5 +1,5 @@
 //! The calls to the kernel that have no safe wrapper: the one place of this crate with `unsafe`.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "the rest of the crate denies it")]
 
 use std::ffi::{c_int, c_long};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
