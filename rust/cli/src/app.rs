@@ -12,6 +12,7 @@ use crate::daemon;
 use crate::demo::Demo;
 use crate::extract::{self, Extract, ExtractAudio};
 use crate::flags::{self, FlagError, Request};
+use crate::logging;
 use crate::prompts::{self, Makeann, Prompts};
 use crate::reference::{Completions, Man};
 use crate::settings::Settings;
@@ -94,7 +95,7 @@ fn relay(args: Vec<OsString>) -> i32 {
 
 fn status(outcome: Result<i32, String>) -> i32 {
     outcome.unwrap_or_else(|error| {
-        complain(&error);
+        complain(logging::without_number(&error));
         1
     })
 }

@@ -93,7 +93,7 @@ fn line(level: Level, metadata: &Metadata<'_>, parts: &Parts) -> String {
 }
 
 /// A line that ends with an error of the system, without the number of the error: strerror(3) has none.
-fn without_number(line: &str) -> &str {
+pub(crate) fn without_number(line: &str) -> &str {
     let is_number = |text: &str| text.strip_suffix(')').is_some_and(|code| code.parse::<i32>().is_ok());
     line.rsplit_once(" (os error ").filter(|(_, tail)| is_number(tail)).map_or(line, |(head, _)| head)
 }
