@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import itertools
 import random
 import re
 import struct
@@ -9,6 +12,7 @@ import wave
 from dataclasses import dataclass
 from pathlib import Path
 
+import pylibsrtp
 import pytest
 
 from support import timeline
@@ -198,6 +202,86 @@ def test_hostile_sequences_are_heard_as_by_the_rules(tmp_path: Path, seed: int) 
     ]
     written = len(samples) // 2
     assert f"samples decoded: O: {counts[0]}, A: {counts[1]}, written: {written}\n" in done.stderr
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_srtp_is_decrypted_as_by_libsrtp(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    suite, key = dice.choice(["80", "32"]), dice.randbytes(30)
+    profile = getattr(pylibsrtp.Policy, f"SRTP_PROFILE_AES128_CM_SHA1_{suite}")
+    settings = {"key": key, "srtp_profile": profile}
+    sender = Sender(
+        dice,
+        at=START,
+        payload_type=0,
+        sequence=dice.choice([0, 30_000, 65_500, 65_535]),
+        timestamp=dice.choice([0, 2**32 - 4800]),
+        ssrc=dice.getrandbits(32),
+        tick=0.02,
+        troubles=["loses"],
+    )
+    sealed = damaged(
+        dice,
+        sender.packets(60),
+        pylibsrtp.Session(pylibsrtp.Policy(ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND, **settings)),
+    )
+    write_pcap(tmp_path / "x.pcap", sealed)
+    of_sender = {"ssrc_type": pylibsrtp.Policy.SSRC_SPECIFIC, "ssrc_value": sender.ssrc}
+    party = model(unsealed(sealed, pylibsrtp.Session(pylibsrtp.Policy(**of_sender, **settings))))
+    crypto = f"AES_CM_128_HMAC_SHA1_{suite}:{base64.b64encode(key).decode()}"
+    done = extractaudio(tmp_path, "-sD", "pcm_16", "-B", "x.pcap", "--bob-crypto", crypto, "x.wav")
+    assert done.returncode == (0 if party else 1)
+    assert printed(done.stdout) == printed(figures(party) if party else "")
+    if party and party.channels:
+        expected = timeline.extracted(timeline.Side([]), party, sync=True)
+        with wave.open(str(tmp_path / "x.wav")) as file:
+            data = file.readframes(file.getnframes())
+        assert struct.unpack(f"<{len(data) // 2}h", data) == tuple(itertools.chain.from_iterable(expected))
+
+
+def damaged(
+    dice: random.Random, packets: list[tuple[float, bytes]], session: pylibsrtp.Session
+) -> list[tuple[float, bytes]]:
+    """SRTP with packets that are changed, doubled, late, of another source or of another kind."""
+    sealed = [(round(at * 1e6) / 1e6, session.protect(packet)) for at, packet in packets]
+    made = []
+    for at, packet in sealed:
+        made.append((at, packet))
+        match dice.randrange(20):
+            case 0:
+                made[-1] = (at, packet[:-1] + bytes([packet[-1] ^ 1]))
+            case 1:
+                made.append((at, dice.choice(sealed)[1]))
+            case 2:
+                made.append((at, dice.randbytes(40)))
+            case 3:
+                made.append((at, session.protect_rtcp(struct.pack("!BBHI", 0x80, 200, 6, 7) + bytes(20))))
+            case 4:
+                made.append((at, packet[:8] + bytes(4) + packet[12:]))
+    for _ in range(3):
+        place = dice.randrange(len(made) - 1)
+        (one, early), (other, late) = made[place : place + 2]
+        made[place : place + 2] = [(one, late), (other, early)]
+    return made
+
+
+def unsealed(packets: list[tuple[float, bytes]], session: pylibsrtp.Session) -> list[tuple[float, bytes]]:
+    """What the library accepts."""
+    plain = []
+    for at, packet in packets:
+        with contextlib.suppress(pylibsrtp.Error):
+            plain.append((at, session.unprotect(packet)))
+    return plain
+
+
+def write_pcap(path: Path, packets: list[tuple[float, bytes]]) -> None:
+    """A recording of whole microseconds."""
+    with path.open("wb") as file:
+        file.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        for at, packet in packets:
+            ip = struct.pack("!BBHIBBHII", 0x45, 0, 28 + len(packet), 0, 64, 17, 0, 0x7F000001, 0x7F000001)
+            frame = bytes(12) + b"\x08\0" + ip + struct.pack("!HHHH", 4000, 5000, 8 + len(packet), 0) + packet
+            file.write(struct.pack("=IIII", *divmod(round(at * 1e6), 10**6), len(frame), len(frame)) + frame)
 
 
 def figures(party: timeline.Side) -> str:

@@ -28,7 +28,7 @@ impl OneSide {
     /// When the file cannot be read to its end, or the numbers of its packets cannot be followed.
     pub fn load(&self, skipped: &mut dyn FnMut(u64, Skipped)) -> Result<Party, LoadError> {
         let capture = Capture::read(&self.path)?;
-        let mut decryptor = self.crypto.as_ref().map(Decryptor::new);
+        let mut decryptor = self.crypto.as_ref().map(Decryptor::with_replay_list);
         if capture.format() == Format::Adhoc {
             decryptor = None;
         }

@@ -1,7 +1,7 @@
 //! Decrypting SRTP (RFC 3711) with keys that are known, as from the `a=crypto` line of an SDP (RFC 4568).
 //!
-//! The transforms are AES in counter mode with 128-bit keys and HMAC-SHA1. There is no replay list: in a
-//! recording, a packet that came twice is a fact to count and not an attack.
+//! The transforms are AES in counter mode with 128-bit keys and HMAC-SHA1. A replay list is kept only if asked for:
+//! in a recording, a packet that came twice is a fact to count and not an attack.
 
 use std::fmt;
 use std::str::FromStr;
@@ -63,7 +63,7 @@ pub enum BadCrypto {
     Key,
 }
 
-/// Decrypts what one source sends. Which one that is, the first packet tells.
+/// Decrypts what one source sends. Which one that is, the first packet of the key tells.
 #[derive(Clone)]
 pub struct Decryptor {
     tag_len: usize,
@@ -71,6 +71,7 @@ pub struct Decryptor {
     auth: Hmac<Sha1>,
     salt: [u8; SALT_LEN],
     source: Option<Source>,
+    refuses_repeated: bool,
 }
 
 impl Decryptor {
@@ -83,14 +84,20 @@ impl Decryptor {
             auth: <Hmac<Sha1> as KeyInit>::new_from_slice(&auth).expect("HMAC takes keys of any length"),
             salt: derive(crypto, LABEL_SALT),
             source: None,
+            refuses_repeated: false,
         }
+    }
+
+    /// The same with the replay list of RFC 3711, section 3.3.2, of 128 packets.
+    pub fn with_replay_list(crypto: &Crypto) -> Self {
+        Self { refuses_repeated: true, ..Self::new(crypto) }
     }
 
     /// The RTP packet in an SRTP packet.
     ///
     /// # Errors
     ///
-    /// When it is no RTP, of another source, or not of this key.
+    /// When it is no RTP, of another source, not of this key, or repeated and there is a list of those.
     pub fn decrypt(&mut self, packet: &[u8]) -> Result<Vec<u8>, SrtpError> {
         let mut plain = packet.to_vec();
         let first = plain.first_mut().ok_or(RtpError::Short { len: 0 })?;
@@ -107,18 +114,20 @@ impl Decryptor {
             .ok_or(SrtpError::NoTag)?;
         let tag = plain.split_off(end);
 
-        let source = *self.source.get_or_insert(Source { ssrc, roll_over: 0, highest: sequence });
+        let source = self.source.unwrap_or_else(|| Source::new(ssrc, sequence));
         if source.ssrc != ssrc {
             return Err(SrtpError::Source { ssrc, expected: source.ssrc });
         }
-        let roll_over = source.guess(sequence);
+        let index = source.guess(sequence);
+        if self.refuses_repeated && source.has_seen(index) {
+            return Err(SrtpError::Repeated);
+        }
         let mut auth = self.auth.clone();
         auth.update(&plain);
-        auth.update(&roll_over.to_be_bytes());
+        auth.update(&roll_over(index).to_be_bytes());
         auth.verify_truncated_left(&tag).map_err(|_| SrtpError::Tag)?;
-        self.source = Some(source.seen(sequence, roll_over));
+        self.source = Some(source.with(index));
 
-        let index = u64::from(roll_over) << 16 | u64::from(sequence);
         let mut iv = [0; IV_LEN];
         iv[..SALT_LEN].copy_from_slice(&self.salt);
         xor(&mut iv[4..8], &ssrc.to_be_bytes());
@@ -151,40 +160,64 @@ pub enum SrtpError {
         /// That of the first packet.
         expected: u32,
     },
+    /// The replay list has it, or no longer reaches back to it.
+    #[error("it came twice, or {REPLAY_LEN} packets late")]
+    Repeated,
     /// Its tag is not of this key.
     #[error("the tag is wrong: another key, or no SRTP")]
     Tag,
 }
 
-/// Where in its sequence a source is (RFC 3711, section 3.3.1).
+/// Where in its sequence a source is (RFC 3711, section 3.3.1). An index is a sequence number with the number of
+/// its wraps above.
 #[derive(Clone, Copy, Debug)]
 struct Source {
     ssrc: u32,
-    /// How often the sequence number has wrapped.
-    roll_over: u32,
-    highest: u16,
+    /// The highest index.
+    highest: u64,
+    /// Which of the latest indices were seen, the highest in the lowest bit.
+    seen: u128,
 }
 
 impl Source {
-    fn guess(self, sequence: u16) -> u32 {
-        if self.highest < HALF_CYCLE {
-            let is_before_wrap = sequence.saturating_sub(self.highest) > HALF_CYCLE;
-            if is_before_wrap { self.roll_over.wrapping_sub(1) } else { self.roll_over }
+    fn new(ssrc: u32, sequence: u16) -> Self {
+        Self { ssrc, highest: sequence.into(), seen: 0 }
+    }
+
+    fn guess(self, sequence: u16) -> u64 {
+        let roll_over = u64::from(roll_over(self.highest));
+        let highest = self.highest as u16;
+        let roll_over = if highest < HALF_CYCLE && sequence.saturating_sub(highest) > HALF_CYCLE {
+            // Nothing comes before the first wrap: that is a leap forward.
+            roll_over.saturating_sub(1)
+        } else if highest.checked_sub(HALF_CYCLE).is_some_and(|behind| behind > sequence) {
+            roll_over + 1
         } else {
-            let is_behind_wrap = self.highest - HALF_CYCLE > sequence;
-            if is_behind_wrap { self.roll_over.wrapping_add(1) } else { self.roll_over }
+            roll_over
+        };
+        roll_over << 16 | u64::from(sequence)
+    }
+
+    fn has_seen(self, index: u64) -> bool {
+        match self.highest.checked_sub(index) {
+            Some(back) if back < REPLAY_LEN => self.seen >> back & 1 == 1,
+            back => back.is_some(),
         }
     }
 
-    fn seen(self, sequence: u16, roll_over: u32) -> Self {
-        if roll_over == self.roll_over {
-            Self { highest: self.highest.max(sequence), ..self }
-        } else if roll_over == self.roll_over.wrapping_add(1) {
-            Self { highest: sequence, roll_over, ..self }
-        } else {
-            self
-        }
+    fn with(self, index: u64) -> Self {
+        let ahead = index.saturating_sub(self.highest);
+        let kept = if ahead < REPLAY_LEN { self.seen << ahead } else { 0 };
+        let highest = self.highest.max(index);
+        let back = highest - index;
+        let new = if back < REPLAY_LEN { 1 << back } else { 0 };
+        Self { highest, seen: kept | new, ..self }
     }
+}
+
+/// How often the sequence number has wrapped.
+fn roll_over(index: u64) -> u32 {
+    (index >> 16) as u32
 }
 
 /// A session key (RFC 3711, section 4.3.1), for a key derivation rate of 0.
@@ -218,6 +251,7 @@ const LABEL_AUTH: u8 = 1;
 const LABEL_SALT: u8 = 2;
 const PADDING_BIT: u8 = 0x20;
 const HALF_CYCLE: u16 = 0x8000;
+const REPLAY_LEN: u64 = 128;
 
 #[cfg(test)]
 mod tests {
@@ -321,6 +355,44 @@ mod tests {
             let plain = rtp(sequence, b"sound");
             let sealed = encrypt(&crypto, &plain, 12, roll_over);
             assert_eq!(decryptor.decrypt(&sealed).as_ref(), Ok(&plain), "{sequence}");
+        }
+    }
+
+    #[test]
+    fn a_leap_before_the_first_wrap_is_forward() {
+        let crypto = crypto(10);
+        let mut decryptor = Decryptor::new(&crypto);
+        for sequence in [5, 60_000] {
+            let plain = rtp(sequence, b"sound");
+            assert_eq!(decryptor.decrypt(&encrypt(&crypto, &plain, 12, 0)), Ok(plain));
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_the_key_does_not_say_what_the_source_is() {
+        let crypto = crypto(10);
+        let mut decryptor = Decryptor::new(&crypto);
+        let mut report = vec![0x80, 200, 0, 6];
+        report.extend([7; 40]);
+        assert_eq!(decryptor.decrypt(&report), Err(SrtpError::Tag));
+        let plain = rtp(65_535, b"sound");
+        assert_eq!(decryptor.decrypt(&encrypt(&crypto, &plain, 12, 0)), Ok(plain));
+    }
+
+    #[test]
+    fn repeated_packets_are_refused_if_asked_for() {
+        let crypto = crypto(10);
+        let mut lenient = Decryptor::new(&crypto);
+        let mut strict = Decryptor::with_replay_list(&crypto);
+        let order =
+            [(65_000, 0), (65_500, 0), (65_500, 0), (65_373, 0), (65_372, 0), (3, 1), (3, 1), (65_500, 0)];
+        let refused = [false, false, true, false, true, false, true, true];
+        for ((sequence, roll_over), is_refused) in order.into_iter().zip(refused) {
+            let plain = rtp(sequence, b"sound");
+            let sealed = encrypt(&crypto, &plain, 12, roll_over);
+            let expected = if is_refused { Err(SrtpError::Repeated) } else { Ok(plain.clone()) };
+            assert_eq!(strict.decrypt(&sealed), expected, "{sequence}");
+            assert_eq!(lenient.decrypt(&sealed), Ok(plain), "{sequence}");
         }
     }
 
