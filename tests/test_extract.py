@@ -652,6 +652,14 @@ def test_no_file_is_replaced_unless_asked(tmp_path: Path) -> None:
     assert len(heard(tmp_path / "x.wav")) == 2
 
 
+def test_no_recording_is_replaced_by_its_sound(tmp_path: Path) -> None:
+    whole = write_adhoc(tmp_path / "x.o.rtp", stream(noise(0.2))).read_bytes()
+    (tmp_path / "link").symlink_to("x.o.rtp")
+    done = extract(tmp_path, "x", "--force", "-o", "link", status=1)
+    assert done.stderr == "rtpproxy: extract: link: this is the recording itself\n"
+    assert (tmp_path / "x.o.rtp").read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -279,7 +279,7 @@ def test_a_loop_has_no_seam(raw: Path) -> None:
         (["-o", "none/out", "hello.wav"], "none/out.0: No such file or directory"),
         (["--raw", "/dev/null", "-o", "out"], "/dev/null: there is no sound in it"),
         (["coded.wav"], "coded.wav: the samples of this WAV file are coded"),
-        (["cut.wav"], "cut.wav: "),
+        (["cut.wav"], "cut.wav: not a WAV file that can be read: it ends before its sound does"),
         (["--raw", "in.0", "-o", "in"], "in.0: this is the file that the sound comes from"),
     ],
 )

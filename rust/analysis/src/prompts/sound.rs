@@ -98,6 +98,10 @@ pub enum SoundError {
 impl From<hound::Error> for SoundError {
     fn from(error: hound::Error) -> Self {
         match error {
+            // What the system did not refuse is a sound that is shorter than the header says.
+            hound::Error::IoError(error) if error.raw_os_error().is_none() => {
+                Self::Broken("it ends before its sound does")
+            }
             hound::Error::IoError(error) => Self::Read(error),
             hound::Error::FormatError(reason) => Self::Broken(reason),
             hound::Error::UnfinishedSample => Self::Broken("it ends within a sample"),

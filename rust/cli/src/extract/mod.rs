@@ -4,6 +4,7 @@ mod extractaudio;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -124,6 +125,9 @@ impl Extract {
         if !self.force && output.exists() {
             return Err(format!("{}: it exists; --force replaces it", output.display()));
         }
+        if recording.files().any(|file| is_same(file, output)) {
+            return Err(format!("{}: this is the recording itself", output.display()));
+        }
         let mut crypto = [None, None];
         for (party, key) in &self.crypto {
             crypto[*party] = Some(key.clone());
@@ -200,6 +204,11 @@ fn remarks(loaded: &Loaded, text: &mut String) {
     for note in &loaded.notes {
         *text += &format!("  {note}\n");
     }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
+    identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
 fn is_folder(path: &Path) -> bool {
