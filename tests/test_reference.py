@@ -60,6 +60,8 @@ def test_pages_tell_every_option_of_the_help(pages: dict[str, Path], tmp_path: P
         "rtpproxy-ctl",
         "rtpproxy-demo",
         "rtpproxy-prompts",
+        "rtpproxy-repair",
+        "rtpproxy-verify",
         "extractaudio",
         "makeann",
     } <= pages.keys()

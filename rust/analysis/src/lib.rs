@@ -2,6 +2,8 @@
 //!
 //! - [`capture`]: the packets of pcap, pcapng and ad-hoc files.
 //! - [`recording`]: which files make a recording, and who is who in it.
+//! - [`verify`]: whether recordings are whole, and what is missing.
+//! - [`repair`]: readable files from damaged ones.
 //! - [`srtp`]: decrypting them.
 //! - [`audio`]: from packets to sound, and into files.
 //! - [`one_side`]: a file as what one side sent.
@@ -16,6 +18,8 @@ mod native;
 pub mod one_side;
 pub mod prompts;
 pub mod recording;
+pub mod repair;
 pub mod srtp;
+pub mod verify;
 
 pub use native::MissingLibrary;

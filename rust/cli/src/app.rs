@@ -15,7 +15,9 @@ use crate::flags::{self, FlagError, Request};
 use crate::logging;
 use crate::prompts::{self, Makeann, Prompts};
 use crate::reference::{Completions, Man};
+use crate::repair::Repair;
 use crate::settings::Settings;
+use crate::verify::Verify;
 
 /// Runs the command with `args`, the program's name first, and gives back the exit status.
 ///
@@ -63,12 +65,17 @@ fn find<'a>(programs: &'a [Program], name: &OsStr) -> Option<&'a Program> {
 
 /// Runs the work of a sub-command, if its arguments can be understood.
 pub(crate) fn sub_command<Work: Parser>(args: Vec<OsString>, run: fn(&Work) -> i32) -> i32 {
+    sub_command_or(1, args, run)
+}
+
+/// The same with an exit status of its own for arguments that cannot be understood.
+fn sub_command_or<Work: Parser>(misuse: i32, args: Vec<OsString>, run: fn(&Work) -> i32) -> i32 {
     match Work::try_parse_from(args) {
         Ok(work) => run(&work),
         Err(error) => {
             // Help is an error without the status of one.
             let printed = error.print().is_ok();
-            i32::from(error.use_stderr() || !printed)
+            if error.use_stderr() || !printed { misuse } else { 0 }
         }
     }
 }
@@ -116,6 +123,8 @@ const SUB_COMMANDS: &[Program] = &[
     Program { name: "demo", run: |args| sub_command(args, Demo::run), options: Demo::command },
     Program { name: "extract", run: |args| sub_command(args, Extract::run), options: Extract::command },
     Program { name: "prompts", run: |args| sub_command(args, Prompts::run), options: Prompts::command },
+    Program { name: "repair", run: |args| sub_command_or(2, args, Repair::run), options: Repair::command },
+    Program { name: "verify", run: |args| sub_command_or(2, args, Verify::run), options: Verify::command },
     Program { name: "man", run: |args| sub_command(args, Man::run), options: || Man::command().hide(true) },
     Program {
         name: "completions",

@@ -35,9 +35,13 @@ mod prompts;
 #[cfg(target_os = "linux")]
 mod reference;
 #[cfg(target_os = "linux")]
+mod repair;
+#[cfg(target_os = "linux")]
 mod settings;
 #[cfg(target_os = "linux")]
 mod ucl;
+#[cfg(target_os = "linux")]
+mod verify;
 
 #[cfg(target_os = "linux")]
 pub use app::run;

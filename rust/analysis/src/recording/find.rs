@@ -36,8 +36,7 @@ pub(super) struct Piece {
 /// two files of an ad-hoc recording have in common.
 ///
 /// A file that is named is taken for a recording whatever its name is; in a folder only names that
-/// recordings have count, also with `.part` or `.recovered` behind. Files with RTCP alone have no audio and are left
-/// out of folders.
+/// recordings have count, also with `.part` behind. Files with RTCP alone have no audio and are left out of folders.
 ///
 /// # Errors
 ///
@@ -110,7 +109,7 @@ fn is_recording(path: &Path) -> bool {
 
 /// A name without the suffix of a recording, and that suffix; what marks an unfinished one is cut off.
 fn split(name: &[u8]) -> (&[u8], &[u8]) {
-    let name = UNFINISHED.iter().find_map(|end| name.strip_suffix(end.as_bytes())).unwrap_or(name);
+    let name = name.strip_suffix(UNFINISHED.as_bytes()).unwrap_or(name);
     match SUFFIXES.iter().find(|suffix| name.ends_with(suffix.as_bytes())) {
         Some(suffix) => name.split_at(name.len() - suffix.len()),
         None => (name, b""),
@@ -124,7 +123,7 @@ fn appended(path: &Path, suffix: &str) -> PathBuf {
 }
 
 const SUFFIXES: [&str; 3] = [".pcapng", ".pcap", ".rtp"];
-const UNFINISHED: [&str; 2] = [".part", ".recovered"];
+const UNFINISHED: &str = ".part";
 /// Before the suffix: what the caller sends, and the callee.
 const LETTERS: [(&str, Leg); 2] = [(".o", Leg::Caller), (".a", Leg::Callee)];
 
@@ -151,14 +150,14 @@ mod tests {
             folder.path(),
             &["b.o.rtp", "b.a.rtp", "b.o.rtcp", "b.o.json", "a.pcapng", "a.json", "c.pcap.part"],
         );
-        touch(folder.path(), &["d.o.pcapng.part", "notes.txt", "e.rtp.recovered"]);
+        touch(folder.path(), &["d.o.pcapng.part", "notes.txt", "e.recovered.o.rtp"]);
         let found = names(&find(&[folder.path().to_owned()]).unwrap());
         let expected = [
             ("a", vec!["a.pcapng"]),
             ("b", vec!["b.a.rtp", "b.o.rtp"]),
             ("c", vec!["c.pcap.part"]),
             ("d", vec!["d.o.pcapng.part"]),
-            ("e", vec!["e.rtp.recovered"]),
+            ("e.recovered", vec!["e.recovered.o.rtp"]),
         ];
         let found: Vec<_> = found
             .iter()

@@ -19,7 +19,7 @@ impl Sidecar {
     /// Reads the sidecar of a capture; without one, or if it cannot be understood, nothing is known.
     pub(super) fn beside(path: &Path) -> Self {
         let finished = match path.extension() {
-            Some(extension) if extension == "part" || extension == "recovered" => path.with_extension(""),
+            Some(extension) if extension == "part" => path.with_extension(""),
             _ => path.to_owned(),
         };
         let text = std::fs::read(finished.with_extension("json")).unwrap_or_default();

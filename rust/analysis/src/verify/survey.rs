@@ -1,0 +1,183 @@
+//! What recordings there are: sidecars with their files, and files without a sidecar.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// A recording as it lies on the disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unit {
+    /// Its files with packets.
+    pub files: Vec<PathBuf>,
+    /// Its sidecar.
+    pub sidecar: Sidecar,
+}
+
+/// What there is to read beside a recording.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sidecar {
+    /// None.
+    Missing,
+    /// Something that cannot be understood, and why.
+    Broken(PathBuf, String),
+    /// What it says.
+    Read(PathBuf, Value),
+}
+
+impl Unit {
+    /// What it is called in reports.
+    pub fn path(&self) -> &Path {
+        match (&self.files[..], &self.sidecar) {
+            ([file, ..], _) => file,
+            ([], Sidecar::Read(path, _) | Sidecar::Broken(path, _)) => path,
+            ([], Sidecar::Missing) => Path::new(""),
+        }
+    }
+}
+
+/// The recordings that `paths` name: files, sidecars, or folders with all that is below them.
+///
+/// # Errors
+///
+/// When a path does not exist or a folder cannot be read.
+pub fn survey(paths: &[PathBuf]) -> Result<Vec<Unit>, SurveyError> {
+    let mut found = Found::default();
+    for path in paths {
+        found.add(path).map_err(|error| SurveyError { path: path.clone(), error })?;
+    }
+    Ok(found.units())
+}
+
+/// Why there is nothing to look at.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", path.display())]
+pub struct SurveyError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// Whether a process holds the lock that a recorder has on what it writes.
+///
+/// # Errors
+///
+/// When the file cannot be opened.
+pub fn is_being_written(path: &Path) -> io::Result<bool> {
+    // The lock is let go at once, so that it keeps no relay from recovering the file.
+    Ok(matches!(File::open(path)?.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// The name of a file without the end that says it is not complete.
+pub fn without_part(path: &Path) -> Option<PathBuf> {
+    (path.extension() == Some(OsStr::new("part"))).then(|| path.with_extension(""))
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    sidecars: BTreeMap<PathBuf, Unit>,
+    files: BTreeSet<PathBuf>,
+}
+
+impl Found {
+    fn add(&mut self, path: &Path) -> io::Result<()> {
+        if fs::metadata(path)?.is_dir() {
+            return self.folder(path);
+        }
+        if path.extension() == Some(OsStr::new("json")) {
+            self.sidecar(path);
+            return Ok(());
+        }
+        let beside = without_part(path).unwrap_or_else(|| path.to_owned()).with_extension("json");
+        if beside.exists() {
+            let unit = read_sidecar(&beside);
+            if unit.as_ref().is_some_and(|unit| unit.files.iter().any(|file| file == path)) {
+                self.sidecars.extend(unit.map(|unit| (beside, unit)));
+                return Ok(());
+            }
+        }
+        self.files.insert(path.to_owned());
+        Ok(())
+    }
+
+    fn folder(&mut self, folder: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.folder(&path)?;
+            } else if kind.is_file() && path.extension() == Some(OsStr::new("json")) {
+                self.sidecar(&path);
+            } else if kind.is_file() && is_recording(&path) {
+                self.files.insert(path);
+            }
+        }
+        Ok(())
+    }
+
+    fn sidecar(&mut self, path: &Path) {
+        self.sidecars.extend(read_sidecar(path).map(|unit| (path.to_owned(), unit)));
+    }
+
+    fn units(mut self) -> Vec<Unit> {
+        for unit in self.sidecars.values() {
+            for file in &unit.files {
+                self.files.remove(file);
+            }
+        }
+        let alone = self.files.into_iter().map(|file| Unit { files: vec![file], sidecar: Sidecar::Missing });
+        let mut units: Vec<_> = self.sidecars.into_values().chain(alone).collect();
+        units.sort_by(|a, b| a.path().cmp(b.path()));
+        units
+    }
+}
+
+/// A sidecar with the files it names; none if it is some other JSON.
+fn read_sidecar(path: &Path) -> Option<Unit> {
+    let broken =
+        |reason: String| Unit { files: Vec::new(), sidecar: Sidecar::Broken(path.to_owned(), reason) };
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) => return Some(broken(error.to_string())),
+    };
+    let value: Value = match serde_json::from_slice(&text) {
+        Ok(value) => value,
+        Err(error) => return Some(broken(error.to_string())),
+    };
+    let listed = value.get("version").and(value["files"].as_array())?;
+    let Some(files) =
+        listed.iter().map(|file| file_name(file).map(|name| path.with_file_name(name))).collect()
+    else {
+        return Some(broken("it names a file in a way that is not understood".to_owned()));
+    };
+    Some(Unit { files, sidecar: Sidecar::Read(path.to_owned(), value) })
+}
+
+/// The name of a file in a sidecar, which must not lead to another folder.
+fn file_name(file: &Value) -> Option<std::ffi::OsString> {
+    let bytes = match file["name_hex"].as_str() {
+        Some(hex) => unhex(hex)?,
+        None => file["name"].as_str()?.as_bytes().to_vec(),
+    };
+    let name = OsStr::from_bytes(&bytes).to_owned();
+    (Path::new(&name).file_name() == Some(&name)).then_some(name)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+fn is_recording(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let finished = name.strip_suffix(b".part").unwrap_or(name);
+    SUFFIXES.iter().any(|suffix| finished.ends_with(suffix.as_bytes()))
+        || name.ends_with(UNFINISHED_SIDECAR.as_bytes())
+}
+
+const SUFFIXES: [&str; 4] = [".pcapng", ".pcap", ".rtp", ".rtcp"];
+const UNFINISHED_SIDECAR: &str = ".json.part";
