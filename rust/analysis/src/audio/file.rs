@@ -112,7 +112,7 @@ pub struct UnknownName {
 pub struct AudioFile(Kind);
 
 enum Kind {
-    Wav(hound::WavWriter<BufWriter<File>>),
+    Wav { file: hound::WavWriter<BufWriter<File>>, room: u64 },
     Library(SoundFile),
 }
 
@@ -132,7 +132,7 @@ impl AudioFile {
                 sample_format: hound::SampleFormat::Int,
             };
             let file = BufWriter::new(File::create(path)?);
-            return Ok(Self(Kind::Wav(hound::WavWriter::new(file, spec)?)));
+            return Ok(Self(Kind::Wav { file: hound::WavWriter::new(file, spec)?, room: WAV_ROOM }));
         }
         let number = (format.container.1 | format.encoding.1) as i32;
         match SoundFile::create(path, number, usize::from(channels), RATE) {
@@ -160,7 +160,8 @@ impl AudioFile {
     /// When they cannot be written, or the format has no room for so many.
     pub fn write(&mut self, samples: &[i16]) -> Result<(), AudioError> {
         match &mut self.0 {
-            Kind::Wav(file) => {
+            Kind::Wav { file, room } => {
+                *room = room.checked_sub(samples.len() as u64).ok_or(AudioError::Full)?;
                 for &sample in samples {
                     file.write_sample(sample)?;
                 }
@@ -177,7 +178,7 @@ impl AudioFile {
     /// When the rest of it cannot be written.
     pub fn finish(self) -> Result<(), AudioError> {
         match self.0 {
-            Kind::Wav(file) => Ok(file.finalize()?),
+            Kind::Wav { file, .. } => Ok(file.finalize()?),
             Kind::Library(file) => file.close().map_err(AudioError::Library),
         }
     }
@@ -186,7 +187,7 @@ impl AudioFile {
 impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Wav(_) => "Wav",
+            Self::Wav { .. } => "Wav",
             Self::Library(_) => "Library",
         })
     }
@@ -201,6 +202,9 @@ pub enum AudioError {
     /// The format needs a library that is not there.
     #[error(transparent)]
     Missing(#[from] MissingLibrary),
+    /// The samples are too many for a WAV file.
+    #[error("a WAV file has room for 4 GiB, and there is more; the formats w64 and rf64 have room")]
+    Full,
     /// The library does not do it, in its words.
     #[error("{0}")]
     Library(String),
@@ -217,4 +221,24 @@ impl From<hound::Error> for AudioError {
 
 fn find(table: &[(&'static str, u32)], name: &str) -> Option<(&'static str, u32)> {
     table.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).copied()
+}
+
+/// Samples of 16 bits that a WAV file has room for: its lengths have 32 bits, and count the header too.
+const WAV_ROOM: u64 = (u32::MAX as u64 - 64) / 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wav_files_have_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let format = AudioFormat::new("wav", "pcm_16").unwrap();
+        let mut file = AudioFile::create(&folder.path().join("x.wav"), format, 2).unwrap();
+        let Kind::Wav { room, .. } = &mut file.0 else { panic!("hound writes it") };
+        assert!((u64::from(u32::MAX) - 200..u64::from(u32::MAX) - 44).contains(&(2 * *room)));
+        *room = 6;
+        file.write(&[1; 6]).unwrap();
+        assert!(matches!(file.write(&[1; 2]), Err(AudioError::Full)));
+    }
 }
