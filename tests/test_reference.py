@@ -59,6 +59,7 @@ def test_pages_tell_every_option_of_the_help(pages: dict[str, Path], tmp_path: P
         "rtpproxy",
         "rtpproxy-ctl",
         "rtpproxy-demo",
+        "rtpproxy-ls",
         "rtpproxy-prompts",
         "rtpproxy-repair",
         "rtpproxy-verify",

@@ -1,6 +1,7 @@
 //! Work on recordings, away from the relay: captures are read, and audio comes out.
 //!
 //! - [`capture`]: the packets of pcap, pcapng and ad-hoc files.
+//! - [`listing`]: which recordings there are.
 //! - [`recording`]: which files make a recording, and who is who in it.
 //! - [`verify`]: whether recordings are whole, and what is missing.
 //! - [`repair`]: readable files from damaged ones.
@@ -14,6 +15,7 @@
 pub mod audio;
 pub mod capture;
 pub mod codec;
+pub mod listing;
 mod native;
 pub mod one_side;
 pub mod prompts;

@@ -13,6 +13,7 @@ use crate::demo::Demo;
 use crate::extract::{self, Extract, ExtractAudio};
 use crate::flags::{self, FlagError, Request};
 use crate::logging;
+use crate::ls::Ls;
 use crate::prompts::{self, Makeann, Prompts};
 use crate::reference::{Completions, Man};
 use crate::repair::Repair;
@@ -122,6 +123,7 @@ const SUB_COMMANDS: &[Program] = &[
     Program { name: "ctl", run: |args| sub_command(args, Ctl::run), options: Ctl::command },
     Program { name: "demo", run: |args| sub_command(args, Demo::run), options: Demo::command },
     Program { name: "extract", run: |args| sub_command(args, Extract::run), options: Extract::command },
+    Program { name: "ls", run: |args| sub_command(args, Ls::run), options: Ls::command },
     Program { name: "prompts", run: |args| sub_command(args, Prompts::run), options: Prompts::command },
     Program { name: "repair", run: |args| sub_command_or(2, args, Repair::run), options: Repair::command },
     Program { name: "verify", run: |args| sub_command_or(2, args, Verify::run), options: Verify::command },

@@ -23,6 +23,7 @@ use crate::modules;
 pub(crate) use defs::{Fallback, Form, GROUPS, Opt, Reach, command};
 use given::Entry;
 pub(crate) use given::{Given, Origin, Value};
+pub(crate) use number::duration;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -420,7 +421,7 @@ fn record_buffer(text: &str) -> Result<usize, String> {
 }
 
 fn record_max_age(text: &str) -> Result<Duration, String> {
-    number::duration(text)
+    duration(text)
         .filter(|age| !age.is_zero())
         .ok_or_else(|| format!("{text}: record age is invalid, write 30d, 12h, 90m or 30s"))
 }

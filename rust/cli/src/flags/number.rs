@@ -41,7 +41,7 @@ pub(super) fn bytes(text: &str) -> Option<usize> {
 }
 
 /// Reads a length of time: digits, then `s`, `m`, `h` or `d`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
     let seconds = match &text[digits.len()..] {
         "s" => 1,

@@ -1,0 +1,248 @@
+//! Which recordings there are: a line for each, from the sidecars, and from the heads of files that have none.
+//!
+//! Nothing of a recording is kept but its [`Entry`], and of files without a sidecar only the first 64 KiB are
+//! read, so that a hundred thousand recordings can be listed.
+
+mod head;
+mod sidecar;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat};
+use rtpproxy_core::time::Wall;
+use serde::{Serialize, Serializer};
+
+/// What there is to say of a recording. What is not known is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Entry {
+    /// Its first file; its sidecar if it has none.
+    #[serde(serialize_with = "lossy")]
+    pub path: PathBuf,
+    /// How it is.
+    pub state: State,
+    /// When the first packet came, or if there was none, when it was asked for.
+    #[serde(serialize_with = "rfc3339")]
+    pub start: Option<Wall>,
+    /// From the first packet to the last; while it is being written, to the last write.
+    #[serde(rename = "duration_s", serialize_with = "seconds")]
+    pub duration: Option<Duration>,
+    /// The call. Bytes that are not UTF-8 are replaced, in tags as well.
+    pub call_id: Option<String>,
+    /// The tag of the caller.
+    pub from_tag: Option<String>,
+    /// The tag of the callee.
+    pub to_tag: Option<String>,
+    /// Where the caller sends from.
+    pub caller: Option<SocketAddr>,
+    /// Where the callee sends from.
+    pub callee: Option<SocketAddr>,
+    /// How many packets are in the files.
+    pub packets: Option<u64>,
+    /// How many should be and are not.
+    pub missing: Option<u64>,
+    /// What its files take, without the sidecar, in bytes.
+    pub size: u64,
+    /// Why it ended.
+    pub ended: Option<String>,
+    /// What is wrong with it.
+    pub error: Option<String>,
+}
+
+/// How a recording is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It is complete.
+    #[default]
+    Finished,
+    /// A relay writes it now.
+    Running,
+    /// Its relay ended before it did: what it holds ends there.
+    Interrupted,
+    /// Something is wrong with it.
+    Damaged,
+}
+
+impl State {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Running => "running",
+            Self::Interrupted => "interrupted",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// The recordings in `folders` and below, of which `wants` is true, sorted by their start; those whose start nobody
+/// knows come last. Symbolic links are followed only to the `folders` themselves.
+///
+/// `progress` is told of each recording. Folders that cannot be read are left out, and given back with the reason.
+pub fn list(
+    folders: &[PathBuf],
+    wants: &dyn Fn(&Entry) -> bool,
+    progress: &dyn Fn(),
+) -> (Vec<Entry>, Vec<ListError>) {
+    let mut listing = Listing { entries: Vec::new(), errors: Vec::new(), wants, progress };
+    let mut waiting = folders.to_vec();
+    while let Some(path) = waiting.pop() {
+        match listing.folder(&path) {
+            Ok(below) => waiting.extend(below),
+            Err(error) => listing.errors.push(ListError { path, error }),
+        }
+    }
+    listing.entries.sort_by(|a, b| {
+        let key = |entry: &Entry| (entry.start.is_none(), entry.start);
+        key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path))
+    });
+    (listing.entries, listing.errors)
+}
+
+/// A folder that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", path.display())]
+pub struct ListError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+struct Listing<'a> {
+    entries: Vec<Entry>,
+    errors: Vec<ListError>,
+    wants: &'a dyn Fn(&Entry) -> bool,
+    progress: &'a dyn Fn(),
+}
+
+impl Listing<'_> {
+    /// Takes in the recordings of a folder; gives back the folders in it.
+    fn folder(&mut self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let Names { below, sidecars, mut files } = Names::of(path)?;
+        // By what their names have before `.json`.
+        let mut broken = BTreeMap::new();
+        for name in sidecars {
+            match sidecar::read(path, &name) {
+                Ok(Some((entry, its_files))) => {
+                    for file in its_files {
+                        files.remove(&file);
+                    }
+                    self.add(entry);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    broken.insert(name.as_bytes()[..name.len() - SIDECAR.len()].to_vec(), (name, error));
+                }
+            }
+        }
+        for name in &files {
+            let parts = Parts::of(name);
+            if parts.suffix == ".rtcp" && files.contains(&parts.with_suffix(".rtp")) {
+                continue;
+            }
+            let mut entry = head::read(&path.join(name), &parts);
+            if parts.suffix == ".rtp" {
+                let rtcp = path.join(parts.with_suffix(".rtcp"));
+                entry.size += fs::symlink_metadata(rtcp).map_or(0, |metadata| metadata.len());
+            }
+            if let Some((_, error)) = broken.remove(parts.stem) {
+                entry.state = State::Damaged;
+                entry.error.get_or_insert(format!("its sidecar cannot be read: {error}"));
+            }
+            self.add(entry);
+        }
+        for (name, error) in broken.into_values() {
+            let error = Some(format!("it cannot be read: {error}"));
+            self.add(Entry { path: path.join(name), state: State::Damaged, error, ..Entry::default() });
+        }
+        Ok(below)
+    }
+
+    fn add(&mut self, entry: Entry) {
+        (self.progress)();
+        if (self.wants)(&entry) {
+            self.entries.push(entry);
+        }
+    }
+}
+
+/// What a folder holds.
+#[derive(Default)]
+struct Names {
+    below: Vec<PathBuf>,
+    sidecars: Vec<OsString>,
+    /// What may be recordings.
+    files: BTreeSet<OsString>,
+}
+
+impl Names {
+    fn of(folder: &Path) -> io::Result<Self> {
+        let mut names = Self::default();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let (kind, name) = (entry.file_type()?, entry.file_name());
+            if kind.is_dir() {
+                names.below.push(entry.path());
+            } else if kind.is_file() && name.as_bytes().ends_with(SIDECAR.as_bytes()) {
+                names.sidecars.push(name);
+            } else if kind.is_file() && !Parts::of(&name).suffix.is_empty() {
+                names.files.insert(name);
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// The parts of the name of a recording's file.
+struct Parts<'a> {
+    stem: &'a [u8],
+    /// Empty if it is no recording.
+    suffix: &'static str,
+    is_part: bool,
+}
+
+impl<'a> Parts<'a> {
+    fn of(name: &'a OsStr) -> Self {
+        let name = name.as_bytes();
+        let finished = name.strip_suffix(PART.as_bytes());
+        let (is_part, name) = (finished.is_some(), finished.unwrap_or(name));
+        let suffix = SUFFIXES.into_iter().find(|suffix| name.ends_with(suffix.as_bytes())).unwrap_or("");
+        Self { stem: &name[..name.len() - suffix.len()], suffix, is_part }
+    }
+
+    fn with_suffix(&self, suffix: &str) -> OsString {
+        let part = if self.is_part { PART } else { "" };
+        OsString::from_vec([self.stem, suffix.as_bytes(), part.as_bytes()].concat())
+    }
+}
+
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+fn rfc3339<S: Serializer>(at: &Option<Wall>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(time_text).serialize(serializer)
+}
+
+fn seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+}
+
+/// A time in UTC as the sidecars have it.
+pub fn time_text(at: Wall) -> String {
+    let nanos = i64::try_from(at.0).unwrap_or(i64::MAX);
+    DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+const SIDECAR: &str = ".json";
+const PART: &str = ".part";
+const SUFFIXES: [&str; 4] = [".pcapng", ".pcap", ".rtp", ".rtcp"];
+
+#[cfg(test)]
+mod tests;
