@@ -28,16 +28,24 @@ impl Layout {
         if window.len() < len { Measure::More(len) } else { Measure::Whole(len) }
     }
 
-    pub(super) fn resembles(&self, window: &[u8]) -> Measure {
+    pub(super) fn resembles(&self, window: &[u8], is_all: bool) -> Measure {
         let Some(header) = chunk::<HEADER_LEN>(window, 0) else { return Measure::More(HEADER_LEN) };
         let is_padded = !matches!(source(&header), Some(SocketAddr::V4(_))) || header[8..20] == [0; 12];
-        let is_plausible = is_padded
-            && header[28..] != [0; 2]
-            && time(&header).is_some_and(|at| match self.last {
-                Some(last) => is_near(at, last),
-                None => (AFTER..BEFORE).contains(&at),
-            });
-        if is_plausible { self.measure(window) } else { Measure::Damaged("nothing like a packet") }
+        let Some(at) = time(&header).filter(|_| is_padded && header[28..] != [0; 2]) else {
+            return Measure::Damaged("nothing like a packet");
+        };
+        let measured = Self { is_behind_hole: true, ..*self }.measure(window);
+        let is_timely = self.last.is_some_and(|last| is_near(at, last));
+        match measured {
+            // Either the call was silent for very long, or damage reaches into the time.
+            Measure::Whole(len) if !is_timely => match chunk::<HEADER_LEN>(window, len) {
+                None if is_all && self.last.is_none() => measured,
+                None => Measure::More(len + HEADER_LEN),
+                Some(next) if time(&next).is_some_and(|next| is_near(at, next)) => measured,
+                Some(_) => Measure::Damaged("a time of its own"),
+            },
+            _ => measured,
+        }
     }
 
     pub(super) fn parse<'a>(&self, piece: &'a [u8]) -> Piece<'a> {
@@ -77,7 +85,7 @@ fn source(header: &[u8; HEADER_LEN]) -> Option<SocketAddr> {
 }
 
 fn time(header: &[u8; HEADER_LEN]) -> Option<Wall> {
-    Wall::from_seconds(f64::from_ne_bytes(chunk(header, 20)?))
+    Wall::from_seconds(f64::from_ne_bytes(chunk(header, 20)?)).filter(|at| (AFTER..BEFORE).contains(at))
 }
 
 /// The years 2000 and 2100.

@@ -248,7 +248,7 @@ impl<R: Read> Salvage<R> {
             return Ok(false);
         }
         let piece = &self.rest()[..len];
-        let is_packet = |at| matches!(self.layout.resembles(&piece[at..]), Measure::Whole(_));
+        let is_packet = |at| matches!(self.layout.resembles(&piece[at..], false), Measure::Whole(_));
         Ok(has_checksum || (1..len).any(is_packet))
     }
 
@@ -262,9 +262,10 @@ impl<R: Read> Salvage<R> {
             if !self.fill(offset + 1)? {
                 break true;
             }
-            match self.layout.resembles(&self.rest()[offset..]) {
+            let is_all = self.is_source_empty;
+            match self.layout.resembles(&self.rest()[offset..], is_all) {
                 Measure::Whole(_) => break false,
-                Measure::More(len) if self.fill(offset + len)? => continue,
+                Measure::More(len) if self.fill(offset + len)? || !is_all => continue,
                 Measure::More(_) | Measure::Damaged(_) => offset += 1,
             }
             if offset >= STRIDE {
@@ -327,12 +328,12 @@ impl Layout {
         }
     }
 
-    /// The same behind damage, where more has to be right before it counts.
-    fn resembles(&self, window: &[u8]) -> Measure {
+    /// The same behind damage, where more has to be right before it counts. `is_all`: nothing follows `window`.
+    fn resembles(&self, window: &[u8], is_all: bool) -> Measure {
         match self {
             Self::Pcapng(layout) => layout.resembles(window),
-            Self::Pcap(layout) => layout.resembles(window),
-            Self::Adhoc(layout) => layout.resembles(window),
+            Self::Pcap(layout) => layout.resembles(window, is_all),
+            Self::Adhoc(layout) => layout.resembles(window, is_all),
         }
     }
 

@@ -104,12 +104,12 @@ impl Layout {
         Measure::Whole(end)
     }
 
-    pub(super) fn resembles(&self, window: &[u8]) -> Measure {
+    pub(super) fn resembles(&self, window: &[u8], is_all: bool) -> Measure {
         // Where the head is lost, or damage began before it could be, there are packets of this machine.
         let head = self.head.unwrap_or(ASSUMED);
         let Some(record) = head.record(window) else { return Measure::More(RECORD_HEADER_LEN) };
         let is_ethernet = head.link == ETHERNET;
-        let is_timely = self.last.map_or(is_ethernet, |last| is_near(record.at, last));
+        let is_timely = self.last.is_some_and(|last| is_near(record.at, last));
         if !(is_timely || is_ethernet) || record.len == 0 || record.original > PACKET_MAX {
             return Measure::Damaged("nothing like a packet");
         }
@@ -127,6 +127,7 @@ impl Layout {
         match measured {
             // Either the call was silent for very long, or damage reaches into the time.
             Measure::Whole(len) if !is_timely => match head.record(&window[len..]) {
+                None if is_all && self.last.is_none() => measured,
                 None => Measure::More(len + RECORD_HEADER_LEN),
                 Some(next) if is_near(record.at, next.at) => measured,
                 Some(_) => Measure::Damaged("a time of its own"),
