@@ -507,7 +507,9 @@ def test_a_folder_that_vanishes_during_a_call(start_daemon: StartDaemon, make_ca
     wait_until(lambda: (daemon.recordings / "call-1=from.pcapng.part").exists(), "the file is there")
     shutil.rmtree(daemon.recordings)
     call.talk(PACKETS)
-    wait_until(lambda: make_call(daemon).command("R") == "E50", "the folder is missed")
+    daemon.wait_for_log("recording folder: ")
+    # It was there before, so it may come back.
+    assert make_call(daemon).command("R") == "0"
     call.talk(PACKETS)
     assert call.command("D") == "0"
     daemon.stop()

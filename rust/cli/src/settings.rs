@@ -133,6 +133,14 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
     if flags.spool_dir.is_some() && flags.record_dir.is_none() {
         return Err("-S switch requires -r switch".into());
     }
+    for (is_given, option) in [
+        (flags.record_fallback.is_some(), "--record-fallback"),
+        (flags.record_min_free.is_some(), "--record-min-free"),
+    ] {
+        if is_given && flags.record_dir.is_none() {
+            return Err(format!("{option} requires -r switch"));
+        }
+    }
     let format = match (flags.record_format, flags.pcap) {
         (Some(RecordFormat::Pcap) | None, true) => RecordFormat::Pcap,
         (Some(_), true) => return Err("-P contradicts --record-format".into()),
@@ -161,6 +169,8 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
     Ok(RecordConfig {
         folder: flags.record_dir.clone(),
         spool: flags.spool_dir.clone(),
+        fallback: flags.record_fallback.clone(),
+        min_free: flags.record_min_free,
         format,
         nanoseconds: flags.record_ns,
         compat,

@@ -81,6 +81,10 @@ pub struct RecordConfig {
     pub folder: Option<PathBuf>,
     /// Where they are written until they are complete (`-S`).
     pub spool: Option<PathBuf>,
+    /// Where recordings go while neither takes them (`--record-fallback`).
+    pub fallback: Option<PathBuf>,
+    /// How much of a disk stays free (`--record-min-free`): recordings pause before that.
+    pub min_free: Option<MinFree>,
     /// The format.
     pub format: RecordFormat,
     /// Nanosecond time stamps in classic pcap (`--record-ns`); pcapng always has them.
@@ -105,6 +109,8 @@ impl Default for RecordConfig {
         Self {
             folder: None,
             spool: None,
+            fallback: None,
+            min_free: None,
             format: RecordFormat::Pcapng,
             nanoseconds: false,
             compat: false,
@@ -113,6 +119,40 @@ impl Default for RecordConfig {
             codec_map: Vec::new(),
             max_age: None,
             quota_bytes: None,
+        }
+    }
+}
+
+/// How much of a disk stays free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinFree {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of it.
+    Percent(u8),
+}
+
+impl MinFree {
+    /// In bytes, of a disk with `total` bytes.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => total / 100 * u64::from(percent),
+        }
+    }
+}
+
+impl fmt::Display for MinFree {
+    /// In the largest unit that leaves a whole number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Bytes(bytes) => {
+                let units = [(30, "G"), (20, "M"), (10, "K")];
+                let unit = units.into_iter().find(|(bits, _)| bytes > 0 && bytes % (1 << bits) == 0);
+                let (bits, name) = unit.unwrap_or((0, ""));
+                write!(f, "{}{name}", bytes >> bits)
+            }
         }
     }
 }

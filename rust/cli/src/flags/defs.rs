@@ -291,6 +291,14 @@ const SESSIONS: &[Opt] = &[
 const RECORDING: &[Opt] = &[
     Opt::new("record_dir", Form::Folder("DIR"), "Folder for recordings").short('r'),
     Opt::new("spool_dir", Form::Folder("DIR"), "Folder for recordings that are not complete yet").short('S'),
+    Opt::new("record_fallback", Form::Folder("DIR"), "Folder for recordings while the others fail")
+        .long("record-fallback"),
+    Opt::new(
+        "record_min_free",
+        Form::Bytes("BYTES|PERCENT%"),
+        "Pause recordings while less of the disk is free: 2G, 5%",
+    )
+    .long("record-min-free"),
     Opt::new("record_all", Form::Switch, "Record every session").short('a'),
     Opt::new("no_rtcp", Form::Switch, "Leave RTCP out").short('R'),
     Opt::new("pcap", Form::Switch, "Classic pcap, as --record-format pcap").short('P'),

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rtpproxy_core::config::{LatchMode, RecordScope};
-use rtpproxy_relay::config::{Module, RecordFormat, Scheduling};
+use rtpproxy_relay::config::{MinFree, Module, RecordFormat, Scheduling};
 
 use crate::identity::{self, Identity};
 use crate::logging::{Facility, Level};
@@ -76,6 +76,8 @@ pub(crate) struct Flags {
     pub(crate) independent: bool,
     pub(crate) record_dir: Option<PathBuf>,
     pub(crate) spool_dir: Option<PathBuf>,
+    pub(crate) record_fallback: Option<PathBuf>,
+    pub(crate) record_min_free: Option<MinFree>,
     pub(crate) record_all: bool,
     pub(crate) pcap: bool,
     pub(crate) no_rtcp: bool,
@@ -279,8 +281,10 @@ impl Flags {
             }
             "record_dir" => self.record_dir = Some(value.into()),
             "spool_dir" => self.spool_dir = Some(value.into()),
+            "record_fallback" => self.record_fallback = Some(value.into()),
             "record_format" => self.record_format = Some(record_format(&text)?),
             "record_scope" => self.record_scope = Some(record_scope(&text)?),
+            "record_min_free" => self.record_min_free = Some(min_free(&text)?),
             "record_buffer" => self.record_buffer = Some(record_buffer(&text)?),
             "record_max_age" => self.record_max_age = Some(record_max_age(&text)?),
             "record_quota" => self.record_quota = Some(record_quota(&text)?),
@@ -432,6 +436,17 @@ fn record_quota(text: &str) -> Result<u64, String> {
         return Err(format!("{text}: record quota is smaller than 1M"));
     }
     Ok(size as u64)
+}
+
+fn min_free(text: &str) -> Result<MinFree, String> {
+    let complaint = || format!("{text}: not a number of bytes, nor a percentage from 1% to 99%");
+    let free = match text.strip_suffix('%') {
+        Some(percent) => {
+            percent.parse().ok().filter(|percent| (1..=99).contains(percent)).map(MinFree::Percent)
+        }
+        None => number::bytes(text).map(|bytes| MinFree::Bytes(bytes as u64)),
+    };
+    free.ok_or_else(complaint)
 }
 
 /// `PT=NAME/RATE[/CHANNELS]`, as an `a=rtpmap` of SDP has it.

@@ -1,6 +1,5 @@
 //! The recorder thread: empties the ways of all workers into the files.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -11,7 +10,6 @@ use rtpproxy_core::time::{Mono, Now, Wall};
 use super::finish::Job;
 use super::queue::{Entry, Item, Note, Outlet};
 use super::recording::{Recording, Shared};
-use super::watch::FolderWatch;
 
 /// The state of the thread.
 pub(super) struct Drain {
@@ -19,29 +17,24 @@ pub(super) struct Drain {
     /// By the number of the worker and its number for the recording.
     recordings: HashMap<(usize, RecordingId), Recording>,
     shared: Shared,
-    finished: Sender<Job>,
-    watch: Arc<FolderWatch>,
+    /// The finishers of the folders, by [`Site`].
+    finished: Vec<Sender<Job>>,
     swept: Instant,
 }
 
 impl Drain {
-    /// A drain for the other ends of `outlets`, one for each worker.
-    pub(super) fn new(
-        outlets: Vec<Outlet>,
-        shared: Shared,
-        finished: Sender<Job>,
-        watch: Arc<FolderWatch>,
-    ) -> Self {
-        Self { outlets, recordings: HashMap::new(), shared, finished, watch, swept: Instant::now() }
+    /// A drain for the other ends of `outlets`, one for each worker; `finished` leads to a finisher for each site.
+    pub(super) fn new(outlets: Vec<Outlet>, shared: Shared, finished: Vec<Sender<Job>>) -> Self {
+        Self { outlets, recordings: HashMap::new(), shared, finished, swept: Instant::now() }
     }
 
     /// Works until something is sent on `stop`, or its sender dropped; then writes and closes everything.
     pub(super) fn run(mut self, stop: &Receiver<()>) {
         loop {
-            self.watch.work_begins();
+            self.shared.watch.work_begins();
             let is_behind = self.drain();
             self.sweep(Instant::now());
-            self.watch.work_ends();
+            self.shared.watch.work_ends();
             let is_stopped = if is_behind {
                 stop.try_recv() != Err(TryRecvError::Empty)
             } else {
@@ -129,10 +122,12 @@ impl Drain {
         }
         self.swept = now;
         for recording in self.recordings.values_mut() {
-            recording.tick(&mut self.shared, now);
+            if let Some(job) = recording.tick(&mut self.shared, now) {
+                hand_over(&self.finished, job);
+            }
         }
         self.hand_over_complete(false);
-        self.watch.set_refusing(self.recordings.values().any(Recording::is_in_trouble));
+        self.shared.watch.set_refusing(self.recordings.values().any(Recording::is_in_trouble));
     }
 
     fn hand_over_complete(&mut self, at_once: bool) {
@@ -144,10 +139,9 @@ impl Drain {
         }
     }
 
-    fn hand_over(&self, recording: Recording) {
-        if let Some(job) = recording.complete(&self.shared, Instant::now()) {
-            // The finisher lives until we drop the sender.
-            let _ = self.finished.send(job);
+    fn hand_over(&mut self, recording: Recording) {
+        for job in recording.complete(&mut self.shared, Instant::now()).into_iter().flatten() {
+            hand_over(&self.finished, job);
         }
     }
 
@@ -160,6 +154,11 @@ impl Drain {
         }
         self.hand_over_complete(true);
     }
+}
+
+fn hand_over(finished: &[Sender<Job>], job: Job) {
+    // The finishers live until we drop the senders.
+    let _ = finished[job.site as usize].send(job);
 }
 
 /// The time of an end that no worker told of. Only its wall time is used.

@@ -11,54 +11,155 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::disk::{Disk, RecordFile};
 use super::names::Names;
 use crate::config::RecordConfig;
 
 /// Where recordings are written and where they end up.
 #[derive(Debug)]
 pub(super) struct Folders {
+    main: Place,
+    fallback: Option<Place>,
+}
+
+/// One of two places for recordings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Site {
+    /// The folder of recordings, and the spool folder.
+    Main,
+    /// The folder for when these fail.
+    Fallback,
+}
+
+impl Site {
+    /// The one that is left when this one fails.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Main => Self::Fallback,
+            Self::Fallback => Self::Main,
+        }
+    }
+}
+
+impl Folders {
+    /// The folders of `config`; `None` without a recording folder.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub(super) fn new(config: &RecordConfig) -> io::Result<Option<Self>> {
+        let Some(folder) = &config.folder else { return Ok(None) };
+        let place = |target: &Path, spool: Option<&PathBuf>| -> io::Result<Place> {
+            let (target, spool) = (Reopened::new(target), spool.map(|path| Reopened::new(path)));
+            let pair = Pair { target, spool, compat: config.compat };
+            // Where there is no other place to go to, the recorder may as well wait for this one.
+            let disk = config.fallback.is_some().then(Disk::start).transpose()?;
+            Ok(Place { pair: Arc::new(Mutex::new(pair)), disk })
+        };
+        let main = place(folder, config.spool.as_ref())?;
+        let fallback = config.fallback.as_deref().map(|path| place(path, None)).transpose()?;
+        Ok(Some(Self { main, fallback }))
+    }
+
+    /// Whether there is such a place.
+    pub(super) fn has(&self, site: Site) -> bool {
+        site == Site::Main || self.fallback.is_some()
+    }
+
+    /// Creates the files of a recording under the first free name.
+    pub(super) fn create(&self, site: Site, names: &Names) -> io::Result<Created> {
+        let place = match (site, &self.fallback) {
+            (Site::Main, _) => &self.main,
+            (Site::Fallback, Some(fallback)) => fallback,
+            (Site::Fallback, None) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        let mut created = match &place.disk {
+            None => place.lock().create(site, names),
+            Some(disk) => {
+                let (place, names) = (place.clone(), names.clone());
+                disk.run(move || place.lock().create(site, &names), Created::remove)
+            }
+        }?;
+        for (file, _) in &mut created.files {
+            file.disk.clone_from(&place.disk);
+        }
+        Ok(created)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    /// Locked while files are created, which only the recorder asks for.
+    pair: Arc<Mutex<Pair>>,
+    disk: Option<Disk>,
+}
+
+impl Place {
+    fn lock(&self) -> MutexGuard<'_, Pair> {
+        self.pair.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct Pair {
     target: Reopened,
     spool: Option<Reopened>,
     compat: bool,
 }
 
-impl Folders {
-    /// The folders of `config`; `None` without a recording folder.
-    pub(super) fn new(config: &RecordConfig) -> Option<Self> {
-        Some(Self {
-            target: Reopened::new(config.folder.as_deref()?),
-            spool: config.spool.as_deref().map(Reopened::new),
-            compat: config.compat,
-        })
-    }
-
-    /// Creates the files of a recording under the first free name.
-    pub(super) fn create(&mut self, names: &Names) -> io::Result<Created> {
+impl Pair {
+    fn create(&mut self, site: Site, names: &Names) -> io::Result<Created> {
         let target = self.target.open()?;
         let spool = match &mut self.spool {
             Some(spool) => spool.open()?,
             None => Arc::clone(&target),
         };
-        if self.compat { replace_all(names, target, spool) } else { create_first_free(names, target, spool) }
+        let create = if self.compat { replace_all } else { create_first_free };
+        let (files, attempt) = create(names, &target, &spool)?;
+        let files =
+            files.into_iter().map(|(file, part)| (RecordFile { file: Arc::new(file), disk: None }, part));
+        Ok(Created { files: files.collect(), attempt, site, spool, target })
     }
 }
+
+type Files = Vec<(File, OsString)>;
 
 /// The files of a recording, just created.
 #[derive(Debug)]
 pub(super) struct Created {
     /// In the order of [`Names`], with the names they have while they are written.
-    pub(super) files: Vec<(File, OsString)>,
+    pub(super) files: Vec<(RecordFile, OsString)>,
     /// Under which of its names, from 1.
     pub(super) attempt: u32,
+    /// Which folders these are.
+    pub(super) site: Site,
     /// The folder they are in.
     pub(super) spool: Arc<Folder>,
     /// The folder they are to end up in.
     pub(super) target: Arc<Folder>,
+}
+
+impl Created {
+    /// Nobody waits for them any more.
+    fn remove(self) {
+        for (_, part) in &self.files {
+            // What stays is an empty file.
+            let _ = self.spool.remove(part);
+        }
+    }
+}
+
+/// How large a disk is, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Space {
+    /// What is free for us.
+    pub(super) free: u64,
+    /// All of it.
+    pub(super) total: u64,
 }
 
 /// An open folder.
@@ -107,12 +208,13 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Whether files can be created in it; how many bytes of its disk are free for us.
-    pub(super) fn probe(&self) -> io::Result<u64> {
+    /// Whether files can be created in it; how large its disk is.
+    pub(super) fn probe(&self) -> io::Result<Space> {
         use rustix::fs::{Access, accessat, fstatvfs};
         accessat(&self.fd, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
         let disk = fstatvfs(&self.fd)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok(Space { free: bytes(disk.f_bavail), total: bytes(disk.f_blocks) })
     }
 
     /// Creates a file that must not exist yet, and locks it: it is written by a living process.
@@ -257,13 +359,13 @@ impl Reopened {
     }
 }
 
-fn create_first_free(names: &Names, target: Arc<Folder>, spool: Arc<Folder>) -> io::Result<Created> {
+fn create_first_free(names: &Names, target: &Folder, spool: &Folder) -> io::Result<(Files, u32)> {
     for attempt in 1..=ATTEMPTS_MAX {
-        if is_taken(names, attempt, &target)? {
+        if is_taken(names, attempt, target)? {
             continue;
         }
-        match create_parts(names, attempt, &spool) {
-            Ok(files) => return Ok(Created { files, attempt, spool, target }),
+        match create_parts(names, attempt, spool) {
+            Ok(files) => return Ok((files, attempt)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -281,7 +383,7 @@ pub(super) fn is_taken(names: &Names, attempt: u32, target: &Folder) -> io::Resu
     target.has(&names.sidecar(attempt))
 }
 
-fn create_parts(names: &Names, attempt: u32, spool: &Folder) -> io::Result<Vec<(File, OsString)>> {
+fn create_parts(names: &Names, attempt: u32, spool: &Folder) -> io::Result<Files> {
     let mut files: Vec<(File, OsString)> = Vec::with_capacity(names.files());
     for index in 0..names.files() {
         let part = part_name(&names.file(index, attempt));
@@ -300,14 +402,14 @@ fn create_parts(names: &Names, attempt: u32, spool: &Folder) -> io::Result<Vec<(
 
 /// The C program truncates what is there; a new file in its place looks the same, but keeps a recording
 /// apart that is still being written under that name.
-fn replace_all(names: &Names, target: Arc<Folder>, spool: Arc<Folder>) -> io::Result<Created> {
+fn replace_all(names: &Names, _: &Folder, spool: &Folder) -> io::Result<(Files, u32)> {
     let mut files = Vec::with_capacity(names.files());
     for index in 0..names.files() {
         let name = names.file(index, 1);
         spool.remove(&name)?;
         files.push((spool.create(&name, file_mode(true))?, name));
     }
-    Ok(Created { files, attempt: 1, spool, target })
+    Ok((files, 1))
 }
 
 /// The end of the name of a file that is not complete.

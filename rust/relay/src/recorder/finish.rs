@@ -14,7 +14,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rtpproxy_core::command::CallId;
 use tracing::{error, info, warn};
 
-use super::files::{ATTEMPTS_MAX, Folder, file_mode, part_name};
+use super::disk::no_answer;
+use super::files::{ATTEMPTS_MAX, Folder, Site, file_mode, part_name};
 use super::names::Names;
 use super::sidecar::{FileFacts, Sidecar, hex_unless_utf8};
 
@@ -27,6 +28,8 @@ pub(super) struct Job {
     pub(super) names: Names,
     /// Under which of the names the files were created.
     pub(super) attempt: u32,
+    /// Which folders these are.
+    pub(super) site: Site,
     /// Where they are.
     pub(super) spool: Arc<Folder>,
     /// Where they belong.
@@ -67,12 +70,14 @@ impl Job {
 /// A file that nobody writes to any more.
 #[derive(Debug)]
 pub(super) struct Closed {
-    /// The descriptor; `None` once the file has its name.
-    pub(super) file: Option<File>,
+    /// The descriptor, which a disk may still hold that does not answer; `None` once the file has its name.
+    pub(super) file: Option<Arc<File>>,
     /// Its name in the spool folder, then its name in the target folder.
     pub(super) part: OsString,
-    /// In bytes.
+    /// How much of it counts, in bytes.
     pub(super) len: u64,
+    /// It may be longer than that.
+    pub(super) is_torn: bool,
     /// In hexadecimal.
     pub(super) sha256: Option<String>,
 }
@@ -131,7 +136,8 @@ fn do_batch(jobs: Vec<(Job, u32)>, is_last_try: bool) -> Vec<(Job, u32)> {
         if tries == 0 {
             warn!(call_id, file = %job.path(), "recording not finished yet: {error}");
         }
-        failed.push((job, tries + 1));
+        let is_late = error.kind() == io::ErrorKind::TimedOut;
+        failed.push((job, if is_late { tries.max(1) } else { tries + 1 }));
     }
     failed
 }
@@ -139,7 +145,13 @@ fn do_batch(jobs: Vec<(Job, u32)>, is_last_try: bool) -> Vec<(Job, u32)> {
 /// Gives each file its name, durably. May be called again after an error.
 fn name_files(job: &mut Job) -> io::Result<()> {
     for index in 0..job.files.len() {
-        let Some(file) = &job.files[index].file else { continue };
+        let Closed { file: Some(file), len, is_torn, .. } = &mut job.files[index] else { continue };
+        // A write that took too long comes before the cut that takes it back.
+        let Some(file) = Arc::get_mut(file) else { return Err(no_answer()) };
+        if *is_torn {
+            file.set_len(*len)?;
+            *is_torn = false;
+        }
         file.sync_data()?;
         let is_in_place = job.compat && Arc::ptr_eq(&job.spool, &job.target);
         if !is_in_place {

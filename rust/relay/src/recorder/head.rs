@@ -99,6 +99,11 @@ impl Head {
         held
     }
 
+    /// What was told was told in another file.
+    pub(super) fn tell_again(&mut self) {
+        self.told = None;
+    }
+
     /// The frames to write before a packet, if it is the first or if it tells something new.
     pub(super) fn change(
         &mut self,

@@ -16,11 +16,13 @@
 //! | `head` | the synthetic SIP frames |
 //! | `formats`, `tally` | packets as bytes; totals |
 //! | `writer`, `files`, `names` | one file; the folders; safe names |
+//! | `disk` | a thread to wait for a disk in place of the recorder |
 //! | `finish`, `sidecar` | what happens after the last packet |
 //! | `recover`, `leftover` | what an earlier process has left: all recordings, one file |
 //! | `retention` | removes old recordings |
 //! | `watch` | whether the folder can be used, for the answers to commands |
 
+mod disk;
 mod drain;
 mod files;
 mod finish;
@@ -50,7 +52,7 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use tracing::error;
 
 use self::drain::Drain;
-use self::files::Folders;
+use self::files::{Folders, Site};
 use self::queue::Budget;
 pub use self::queue::RecorderTap;
 use self::recording::Shared;
@@ -75,28 +77,42 @@ impl Recorder {
     /// # Errors
     /// If a thread cannot be started.
     pub fn start(config: RecordConfig, workers: usize) -> io::Result<(Self, Vec<RecorderTap>)> {
-        let Some(folders) = Folders::new(&config) else {
+        let Some(folders) = Folders::new(&config)? else {
             let taps = (0..workers).map(|_| RecorderTap::closed()).collect();
             return Ok((Self { watch: FolderWatch::unusable(), threads: None }, taps));
         };
-        let probed = config.folder.iter().chain(&config.spool).cloned().collect();
-        let (watch, probe) = FolderWatch::start(probed)?;
+        let (watch, probe) = FolderWatch::start(&config)?;
         let retention = Retention::start(&config)?;
         let budget = Budget::new(config.buffer_bytes, workers);
         let (taps, outlets) = (0..workers).map(|_| queue::way(&budget)).unzip();
-        let (finished, jobs) = unbounded();
+        let mut finished = Vec::new();
+        let mut finishers = Vec::new();
+        // A disk that does not answer must not keep the other one waiting.
+        for _ in 0..if config.fallback.is_some() { 2 } else { 1 } {
+            let (jobs_in, jobs) = unbounded();
+            finished.push(jobs_in);
+            finishers.push(spawn("recorder-finish", move || finish::run(&jobs))?);
+        }
         let (stop, stopped) = bounded(1);
-        let recovery = recover::Recovery::new(&config, finished.clone(), stopped.clone());
-        let drain = Drain::new(
-            outlets,
-            Shared { config, folders, ip_id: 0, running: 0 },
-            finished,
-            Arc::clone(&watch),
-        );
+        let recovery = finished
+            .iter()
+            .zip([Site::Main, Site::Fallback])
+            .filter_map(|(finished, site)| {
+                recover::Recovery::new(&config, site, finished.clone(), stopped.clone())
+            })
+            .map(|recovery| spawn("recorder-recover", || recovery.run()))
+            .collect::<io::Result<Vec<_>>>()?;
+        let shared = Shared {
+            config,
+            folders,
+            ip_id: 0,
+            running: 0,
+            budget: Arc::clone(&budget),
+            watch: Arc::clone(&watch),
+        };
+        let drain = Drain::new(outlets, shared, finished);
         let drain = spawn("recorder", move || drain.run(&stopped))?;
-        let finisher = spawn("recorder-finish", move || finish::run(&jobs))?;
-        let recovery = recovery.map(|recovery| spawn("recorder-recover", || recovery.run())).transpose()?;
-        let threads = Threads { stop, probe, retention, drain, recovery, finisher };
+        let threads = Threads { stop, probe, retention, drain, recovery, finishers };
         Ok((Self { watch, threads: Some(threads) }, taps))
     }
 
@@ -109,7 +125,7 @@ impl Recorder {
     ///
     /// The taps should be dropped or flushed before. A disk that does not answer is waited for 30 s.
     pub fn shutdown(self) {
-        let Some(Threads { stop, probe, retention, drain, recovery, finisher }) = self.threads else {
+        let Some(Threads { stop, probe, retention, drain, recovery, finishers }) = self.threads else {
             return;
         };
         drop((stop, probe));
@@ -117,7 +133,7 @@ impl Recorder {
             retention.stop();
         }
         let deadline = Instant::now() + SHUTDOWN_MAX;
-        for thread in [Some(drain), recovery, Some(finisher)].into_iter().flatten() {
+        for thread in std::iter::once(drain).chain(recovery).chain(finishers) {
             join(thread, deadline);
         }
     }
@@ -127,15 +143,15 @@ impl Recorder {
 struct Threads {
     /// The recorder thread and that of the recovery end when it is dropped.
     stop: Sender<()>,
-    /// The probing thread ends when it is dropped.
+    /// The probing threads end when it is dropped.
     probe: Sender<()>,
     /// With limits for what is kept.
     retention: Option<Retention>,
     drain: JoinHandle<()>,
-    /// Not with `compat`, whose files have their names from the start.
-    recovery: Option<JoinHandle<()>>,
-    /// Ends after the others.
-    finisher: JoinHandle<()>,
+    /// For each place; none with `compat`, whose files have their names from the start.
+    recovery: Vec<JoinHandle<()>>,
+    /// For each place; they end after the others.
+    finishers: Vec<JoinHandle<()>>,
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

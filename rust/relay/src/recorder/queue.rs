@@ -94,8 +94,47 @@ impl Budget {
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
     }
 
+    /// Takes no more than half of everything, so that workers can go on.
+    fn lend(&self, bytes: usize) -> bool {
+        let room = |used: usize| Some(used + bytes).filter(|&sum| sum <= self.limit / 2);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
+    }
+
     fn give(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Memory of the [`Budget`] for what waits behind the queue, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Loan {
+    budget: Arc<Budget>,
+    /// How much it is.
+    pub(super) bytes: usize,
+}
+
+impl Loan {
+    /// Nothing yet.
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    /// Borrows some more, if there is some.
+    pub(super) fn extend(&mut self) -> bool {
+        let has_more = self.budget.lend(LOAN_STEP);
+        self.bytes += if has_more { LOAN_STEP } else { 0 };
+        has_more
+    }
+
+    /// Gives everything back.
+    pub(super) fn repay(&mut self) {
+        self.budget.give(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.repay();
     }
 }
 
@@ -388,6 +427,8 @@ const CHUNK_AGE: Duration = Duration::from_millis(20);
 const CHUNK_AGE_MAX: Duration = Duration::from_millis(50);
 /// What a worker can have in any case.
 const CHUNKS_MIN: usize = 2;
+/// How much is borrowed at a time, in bytes.
+const LOAN_STEP: usize = 16 << 10;
 /// Emptied chunks that wait for the worker, at most.
 const SPARE_CHUNKS: usize = 16;
 /// Places in the ring besides those for chunks.

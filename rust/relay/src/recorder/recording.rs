@@ -1,25 +1,27 @@
 //! One recording from its start to the hand-over of its closed files.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rtpproxy_core::command::Tag;
 use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, LegFacts, Mark, RecordingStart};
 use rtpproxy_core::time::{Now, Wall};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::files::{Folder, Folders};
+use super::files::{Created, Folder, Folders, Site};
 use super::finish::{Closed, Job};
 use super::formats::{Encoder, Notes};
 use super::head::{Head, Held};
 use super::names::Names;
 use super::order::Order;
-use super::queue::{Dropped, PacketHead};
+use super::queue::{Budget, Dropped, PacketHead};
 use super::sidecar::{Sidecar, channel_name, hex, hex_unless_utf8, mark_text, rfc3339};
 use super::tally::{self, Tally};
-use super::writer::{Flush, Writer};
+use super::watch::FolderWatch;
+use super::writer::{Flush, Writer, Written};
 use crate::config::{RecordConfig, RecordFormat};
 
 /// What all recordings share.
@@ -33,6 +35,10 @@ pub(super) struct Shared {
     pub(super) ip_id: u16,
     /// How many recordings run.
     pub(super) running: usize,
+    /// Memory for what cannot be written.
+    pub(super) budget: Arc<Budget>,
+    /// How the disks are.
+    pub(super) watch: Arc<FolderWatch>,
 }
 
 impl Shared {
@@ -48,12 +54,14 @@ pub(super) struct Recording {
     /// How it started, with the facts of the legs as they are now.
     start: RecordingStart,
     names: Names,
-    /// `None` until the folder takes them.
-    output: Option<Output>,
-    /// When to try the folder again.
+    files: Vec<OpenFile>,
+    /// Where the files are; `None` until a folder takes them.
+    place: Option<Place>,
+    /// When to try the folders again.
     retry_at: Instant,
-    /// Why packets are not recorded at the moment.
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
+    /// The file before this one, in another folder.
+    moved_from: Option<PathBuf>,
     order: Order,
     head: Option<Head>,
     /// Remarks for the next packet.
@@ -67,18 +75,30 @@ pub(super) struct Recording {
 }
 
 #[derive(Debug)]
-struct Output {
-    files: Vec<OpenFile>,
+struct OpenFile {
+    writer: Writer,
+    encoder: Encoder,
+    /// What is in the buffer of the writer, and not in the tally of the recording.
+    pending: Tally,
+}
+
+#[derive(Debug)]
+struct Place {
+    site: Site,
+    /// The names of the files.
+    parts: Vec<OsString>,
     attempt: u32,
     spool: Arc<Folder>,
     target: Arc<Folder>,
 }
 
+/// The disk does not take what is recorded.
 #[derive(Debug)]
-struct OpenFile {
-    writer: Writer<File>,
-    encoder: Encoder,
-    part: OsString,
+struct Trouble {
+    cause: String,
+    since: Instant,
+    /// Packets for which there was no memory.
+    missing: u64,
 }
 
 impl Recording {
@@ -87,13 +107,22 @@ impl Recording {
         let names = Names::new(&start, &shared.config);
         let has_head = shared.config.sip_head && shared.config.format == RecordFormat::Pcapng;
         let head = has_head.then(|| Head::new(&start.coverage));
+        let files = (0..names.files()).map(|_| {
+            let mut writer = Writer::new(shared.file_buffer_size(), !shared.config.compat, &shared.budget);
+            let encoder = Encoder::new(&shared.config);
+            let comments = section_comments(&start);
+            writer.append(now, 0, |out| encoder.begin(&comments, out));
+            OpenFile { writer, encoder, pending: Tally::default() }
+        });
         let mut recording = Self {
+            files: files.collect(),
             last: Wall::default(),
             start,
             names,
-            output: None,
+            place: None,
             retry_at: now,
             trouble: None,
+            moved_from: None,
             order: Order::default(),
             head,
             comments: Vec::new(),
@@ -108,9 +137,11 @@ impl Recording {
     /// Records a packet.
     pub(super) fn packet(&mut self, shared: &mut Shared, packet: &PacketHead, payload: &[u8], now: Instant) {
         let index = self.file_of(packet);
-        let has_room = self.output.as_ref().is_some_and(|output| output.files[index].writer.has_room());
-        if !has_room {
+        if !self.files[index].writer.has_room() {
             let PacketHead { id, leg, channel, at, .. } = *packet;
+            if let Some(trouble) = &mut self.trouble {
+                trouble.missing += 1;
+            }
             self.miss(&Dropped { id, leg, channel, packets: 1, first: at, last: at }, None);
             return;
         }
@@ -163,16 +194,17 @@ impl Recording {
         self.ended = Some((at, reason, now));
         let comments = std::mem::take(&mut self.comments);
         let (start, end) = (self.start.at.wall, at.wall.max(self.last));
-        for file in self.output.iter_mut().flat_map(|output| &mut output.files) {
-            let OpenFile { writer, encoder, .. } = file;
-            writer.append(now, 0, |out| encoder.end(&self.tally, start, end, &comments, out));
+        let tally = self.total();
+        for OpenFile { writer, encoder, .. } in &mut self.files {
+            writer.append(now, 0, |out| encoder.end(&tally, start, end, &comments, out));
         }
-        self.flush(now, |_| true);
+        self.flush(shared, now, |_| true);
     }
 
-    /// Does what the time asks for: opening, writing, trying again.
-    pub(super) fn tick(&mut self, shared: &mut Shared, now: Instant) {
-        if self.output.is_none() && self.ended.is_none() && now >= self.retry_at {
+    /// Does what the time asks for: opening, writing, trying again, letting others know. Returns the files that it
+    /// has left for those in another folder.
+    pub(super) fn tick(&mut self, shared: &mut Shared, now: Instant) -> Option<Job> {
+        if self.place.is_none() && now >= self.retry_at {
             self.open(shared, now);
         }
         if self.order.is_overdue(now) {
@@ -181,7 +213,8 @@ impl Recording {
         if self.head.as_ref().is_some_and(|head| head.is_overdue(now)) {
             self.release(shared, now);
         }
-        self.flush(now, |writer| writer.is_due(now));
+        self.flush(shared, now, |writer| writer.is_due(now));
+        if now >= self.retry_at { self.move_on(shared, now, MOVE_AFTER) } else { None }
     }
 
     /// Whether the disk refuses at the moment.
@@ -193,68 +226,132 @@ impl Recording {
     pub(super) fn is_complete(&self, now: Instant, at_once: bool) -> bool {
         let Some((_, _, since)) = self.ended else { return false };
         let is_over = at_once || now.saturating_duration_since(since) >= PATIENCE;
-        is_over || self.output.is_none() || !self.is_in_trouble()
+        is_over || !self.is_in_trouble()
     }
 
-    /// Hands the files of an ended recording over; `None` if it never had any.
-    pub(super) fn complete(mut self, shared: &Shared, now: Instant) -> Option<Job> {
-        let (at, reason, _) = self.ended?;
-        self.flush(now, Writer::is_failing);
-        let Some(mut output) = self.output.take() else {
-            let cause = self.trouble.unwrap_or_default();
+    /// Hands the files of an ended recording over: those that it had to leave just now, and those that it has.
+    pub(super) fn complete(mut self, shared: &mut Shared, now: Instant) -> [Option<Job>; 2] {
+        let Some((at, reason, _)) = self.ended else { return [None, None] };
+        if self.place.is_none() {
+            self.open(shared, now);
+        }
+        self.flush(shared, now, Writer::is_failing);
+        let left = self.move_on(shared, now, Duration::ZERO);
+        let Some(place) = self.place.take() else {
+            let cause = self.trouble.map(|trouble| trouble.cause).unwrap_or_default();
             error!(call_id = %self.start.call_id, "recording failed, nothing could be written: {cause}");
-            return None;
+            return [left, None];
         };
-        self.tally.unsaved = output.files.iter_mut().map(|file| file.writer.discard()).sum();
-        let sidecar = Sidecar::new(&self.start, shared.config.format, &self.tally, (at, reason));
-        let files = output.files.into_iter().map(|file| {
-            let (handle, len, sha256) = file.writer.into_parts();
-            Closed { file: Some(handle), part: file.part, len, sha256: sha256.map(|digest| hex(&digest)) }
+        self.tally = self.total();
+        self.tally.unsaved = self.files.iter_mut().map(|file| file.writer.discard()).sum();
+        for file in &mut self.files {
+            file.pending = Tally::default();
+        }
+        [left, Some(self.job(shared, place, at.wall, reason.name()))]
+    }
+
+    /// What is to be done with the files that are at `place`.
+    fn job(&mut self, shared: &Shared, place: Place, at: Wall, reason: &'static str) -> Job {
+        let mut sidecar = Sidecar::new(&self.start, shared.config.format, &self.tally, (at, reason));
+        sidecar.moved_from = self.moved_from.as_deref().map(|path| path.display().to_string());
+        let comments = section_comments(&self.start);
+        let files = self.files.iter_mut().zip(place.parts).filter_map(|(file, part)| {
+            let mut header = Vec::new();
+            file.encoder.begin(&comments, &mut header);
+            let Written { storage, len, is_torn, sha256 } = file.writer.detach(&header)?;
+            let sha256 = sha256.map(|digest| hex(&digest));
+            Some(Closed { file: Some(storage.file), part, len, is_torn, sha256 })
         });
-        Some(Job {
+        Job {
             files: files.collect(),
-            names: self.names,
-            attempt: output.attempt,
-            spool: output.spool,
-            target: output.target,
+            names: self.names.clone(),
+            attempt: place.attempt,
+            site: place.site,
+            spool: place.spool,
+            target: place.target,
             sidecar,
             compat: shared.config.compat,
-            call_id: Some(self.start.call_id),
+            call_id: Some(self.start.call_id.clone()),
             is_recovered: false,
             packets: self.tally.sum(|stream| stream.packets) - self.tally.unsaved,
             missing: self.tally.sum(|stream| stream.dropped) + self.tally.unsaved,
-        })
+        }
     }
 
-    fn open(&mut self, shared: &mut Shared, now: Instant) {
-        match shared.folders.create(&self.names) {
+    fn open(&mut self, shared: &Shared, now: Instant) {
+        let mut outcome = self.create(shared, Site::Main);
+        if outcome.is_err() && self.is_stuck_since(now, MOVE_AFTER) && shared.folders.has(Site::Fallback) {
+            outcome = self.create(shared, Site::Fallback).or(outcome);
+        }
+        match outcome {
             Ok(created) => {
-                let comments = self.section_comments();
-                let files = created.files.into_iter().map(|(file, part)| {
-                    let encoder = Encoder::new(&shared.config);
-                    let mut writer = Writer::new(file, shared.file_buffer_size(), !shared.config.compat);
-                    writer.append(now, 0, |out| encoder.begin(&comments, out));
-                    OpenFile { writer, encoder, part }
-                });
-                self.output = Some(Output {
-                    files: files.collect(),
-                    attempt: created.attempt,
-                    spool: created.spool,
-                    target: created.target,
-                });
-                self.trouble = None;
-                info!(call_id = %self.start.call_id, file = %self.path(0), "recording started");
-                self.flush(now, |_| true);
+                self.settle_in(created);
+                let file = self.path(0);
+                info!(call_id = %self.start.call_id, file = %file.display(), "recording started");
+                self.flush(shared, now, |_| true);
             }
             Err(error) => {
                 if self.trouble.is_none() {
                     let file = self.path(0);
+                    let file = file.display();
                     error!(call_id = %self.start.call_id, %file, "recording degraded, cannot create: {error}");
                 }
-                self.trouble = Some(error.to_string());
+                self.refused(&error, now);
                 self.retry_at = now + RETRY_PERIOD;
             }
         }
+    }
+
+    /// Goes on in the other folder if this one has refused for so long; returns the files that are left behind.
+    fn move_on(&mut self, shared: &Shared, now: Instant, after: Duration) -> Option<Job> {
+        let other = self.place.as_ref()?.site.other();
+        if !self.is_stuck_since(now, after) || !shared.folders.has(other) {
+            return None;
+        }
+        self.retry_at = now + RETRY_PERIOD;
+        let created = self.create(shared, other).ok()?;
+        let place = self.place.take()?;
+        let call_id = self.start.call_id.clone();
+        let from = place.target.path_of(&self.names.file(0, place.attempt));
+        let to = created.target.path_of(&self.names.file(0, created.attempt));
+        warn!(%call_id, from = %from.display(), to = %to.display(), "recording goes on in the other folder");
+        let mut job = self.job(shared, place, self.last, "moved");
+        job.sidecar.moved_to = Some(to.display().to_string());
+        self.tally = Tally::default();
+        self.moved_from = Some(from);
+        if let Some(head) = &mut self.head {
+            head.tell_again();
+        }
+        self.settle_in(created);
+        self.flush(shared, now, |_| true);
+        Some(job)
+    }
+
+    fn create(&self, shared: &Shared, site: Site) -> io::Result<Created> {
+        match shared.watch.lack(site) {
+            // What is left of an ended recording is little.
+            Some(lack) if self.ended.is_none() => Err(lack),
+            Some(_) | None => shared.folders.create(site, &self.names),
+        }
+    }
+
+    fn settle_in(&mut self, created: Created) {
+        let Created { files, attempt, site, spool, target } = created;
+        let mut parts = Vec::with_capacity(files.len());
+        for (file, (handle, part)) in self.files.iter_mut().zip(files) {
+            file.writer.attach(handle);
+            parts.push(part);
+        }
+        self.place = Some(Place { site, parts, attempt, spool, target });
+    }
+
+    fn refused(&mut self, error: &io::Error, now: Instant) {
+        let (since, missing) = self.trouble.as_ref().map_or((now, 0), |old| (old.since, old.missing));
+        self.trouble = Some(Trouble { cause: error.to_string(), since, missing });
+    }
+
+    fn is_stuck_since(&self, now: Instant, after: Duration) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| now.saturating_duration_since(trouble.since) >= after)
     }
 
     /// Takes a packet in the order of time.
@@ -296,8 +393,7 @@ impl Recording {
         now: Instant,
     ) {
         let index = self.file_of(packet);
-        let Some(output) = &mut self.output else { return };
-        let OpenFile { writer, encoder, .. } = &mut output.files[index];
+        let OpenFile { writer, encoder, pending } = &mut self.files[index];
         let frames = self
             .head
             .as_mut()
@@ -306,36 +402,47 @@ impl Recording {
             writer.append(now, 0, |out| {
                 encoder.synthetic(frame.sender, frame.addrs, frame.at, &frame.text, out);
             });
-            self.tally.synthetic_frames += 1;
+            pending.synthetic_frames += 1;
         }
         writer.append(now, 1, |out| encoder.packet(packet, payload, notes, &mut shared.ip_id, out));
-        self.tally.packet(packet, payload);
+        pending.packet(packet, payload);
         self.last = self.last.max(packet.at.wall);
         if writer.is_due(now) {
-            self.flush(now, |writer| writer.is_due(now));
+            self.flush(shared, now, |writer| writer.is_due(now));
         }
     }
 
-    fn flush(&mut self, now: Instant, which: impl Fn(&Writer) -> bool) {
-        let mut is_failing = false;
-        for index in 0..self.names.files() {
-            let Some(output) = &mut self.output else { return };
-            let writer = &mut output.files[index].writer;
-            let outcome = if which(writer) { writer.flush(now) } else { Flush::Done };
-            is_failing |= writer.is_failing();
-            let call_id = &self.start.call_id;
+    fn flush(&mut self, shared: &Shared, now: Instant, which: impl Fn(&Writer) -> bool) {
+        let Some(site) = self.place.as_ref().map(|place| place.site) else { return };
+        let lacks = self.ended.is_none() && shared.watch.lack(site).is_some();
+        for index in 0..self.files.len() {
+            let OpenFile { writer, pending, .. } = &mut self.files[index];
+            if !which(writer) {
+                continue;
+            }
+            let outcome = match shared.watch.lack(site).filter(|_| lacks) {
+                Some(lack) => writer.refuse(now, lack),
+                None => writer.flush(now),
+            };
             match outcome {
-                Flush::Done | Flush::StillFailing => {}
-                Flush::Recovered => info!(%call_id, file = %self.path(index), "recording goes on"),
+                Flush::Done | Flush::Recovered => self.tally.absorb(pending),
+                Flush::StillFailing => {}
                 Flush::Failed(error) => {
-                    let file = self.path(index);
-                    error!(%call_id, %file, "recording degraded, cannot write: {error}");
-                    self.trouble = Some(error.to_string());
+                    if self.trouble.is_none() {
+                        let (call_id, file) = (&self.start.call_id, self.path(index));
+                        let file = file.display();
+                        error!(%call_id, %file, "recording degraded, cannot write: {error}");
+                    }
+                    self.refused(&error, now);
                 }
             }
         }
-        if !is_failing {
-            self.trouble = None;
+        if !self.files.iter().any(|file| file.writer.is_failing())
+            && let Some(Trouble { since, missing, .. }) = self.trouble.take()
+        {
+            let (call_id, file) = (&self.start.call_id, self.path(0));
+            let seconds = now.saturating_duration_since(since).as_secs();
+            info!(%call_id, file = %file.display(), seconds, missing, "recording goes on");
         }
     }
 
@@ -348,7 +455,8 @@ impl Recording {
                 sum.last = dropped.last;
             }
             none => {
-                let cause = cause.or(self.trouble.as_deref()).unwrap_or_default();
+                let trouble = self.trouble.as_ref().map(|trouble| trouble.cause.as_str());
+                let cause = cause.or(trouble).unwrap_or_default();
                 *none = Some((*dropped, cause.to_owned()));
             }
         }
@@ -365,7 +473,8 @@ impl Recording {
     }
 
     fn settle(&mut self, dropped: &Dropped, cause: &str) {
-        self.tally.dropped(dropped, cause);
+        let index = self.file_of_stream(dropped.leg, dropped.channel);
+        self.files[index].pending.dropped(dropped, cause);
         let Dropped { leg, channel, packets, first, last, .. } = *dropped;
         self.comment(format!(
             "gap: {packets} packets of {} {} are missing, from {} to {}: {cause}",
@@ -382,30 +491,42 @@ impl Recording {
         }
     }
 
-    fn section_comments(&self) -> Vec<String> {
-        let RecordingStart { call_id, from_tag, to_tag, at, .. } = &self.start;
-        let mut comments =
-            vec![id_text("call-id", call_id.as_bytes()), id_text("from-tag", from_tag.as_bytes())];
-        comments.extend(to_tag.as_ref().map(|tag| id_text("to-tag", tag.as_bytes())));
-        comments.push(format!("start: {}", rfc3339(at.wall)));
-        comments
+    fn file_of(&self, packet: &PacketHead) -> usize {
+        self.file_of_stream(packet.leg, packet.channel)
     }
 
-    fn file_of(&self, packet: &PacketHead) -> usize {
+    fn file_of_stream(&self, of: Leg, channel: Channel) -> usize {
         let is_ours = match &self.start.coverage {
             Coverage::Call | Coverage::SingleFile | Coverage::NamedSingleFile { .. } => true,
-            Coverage::Stream(leg) | Coverage::Named { leg, .. } => *leg == packet.leg,
+            Coverage::Stream(leg) | Coverage::Named { leg, .. } => *leg == of,
         };
-        self.names.file_of(is_ours, packet.channel)
+        self.names.file_of(is_ours, channel)
+    }
+
+    /// What is in these files, or waits for them.
+    fn total(&self) -> Tally {
+        let mut total = self.tally.clone();
+        for file in &self.files {
+            total.absorb(&mut file.pending.clone());
+        }
+        total
     }
 
     /// A file, for messages.
-    fn path(&self, index: usize) -> String {
-        match &self.output {
-            Some(output) => output.spool.path_of(&output.files[index].part).display().to_string(),
-            None => self.names.file(index, 1).to_string_lossy().into_owned(),
+    fn path(&self, index: usize) -> PathBuf {
+        match &self.place {
+            Some(place) => place.spool.path_of(&place.parts[index]),
+            None => self.names.file(index, 1).into(),
         }
     }
+}
+
+fn section_comments(start: &RecordingStart) -> Vec<String> {
+    let RecordingStart { call_id, from_tag, to_tag, at, .. } = start;
+    let mut comments = vec![id_text("call-id", call_id.as_bytes()), id_text("from-tag", from_tag.as_bytes())];
+    comments.extend(to_tag.as_ref().map(|tag| id_text("to-tag", tag.as_bytes())));
+    comments.push(format!("start: {}", rfc3339(at.wall)));
+    comments
 }
 
 /// An id for a comment, with its exact bytes if it is no text.
@@ -423,7 +544,9 @@ const FILE_BUFFER_MAX: usize = 16 << 10;
 const FILE_BUFFER_MIN: usize = 4 << 10;
 /// How long the disk may refuse the end of a recording until we give it up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long to wait before the folder is tried again.
+/// How long a folder may refuse until the recording goes on in the other one.
+const MOVE_AFTER: Duration = Duration::from_secs(3);
+/// How long to wait before the folders are tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// How many remarks wait for a packet.
 const COMMENTS_MAX: usize = 64;

@@ -20,7 +20,7 @@ use rtpproxy_core::recording::Leg;
 use rtpproxy_core::salvage::Format;
 use tracing::{debug, error, info, warn};
 
-use super::files::{ATTEMPTS_MAX, Folder, PART, is_taken, part_name};
+use super::files::{ATTEMPTS_MAX, Folder, PART, Site, is_taken, part_name};
 use super::finish::{Closed, Job};
 use super::leftover::{Findings, Hints, Stopped, now_text};
 use super::names::Names;
@@ -30,6 +30,7 @@ use crate::config::RecordConfig;
 /// The search for leftovers.
 #[derive(Debug)]
 pub(super) struct Recovery {
+    site: Site,
     target: PathBuf,
     spool: Option<PathBuf>,
     finished: Sender<Job>,
@@ -38,11 +39,20 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    /// A search through the folders of `config` that gives to `finished`; none if files have their names from the
-    /// start (`compat`).
-    pub(super) fn new(config: &RecordConfig, finished: Sender<Job>, stop: Receiver<()>) -> Option<Self> {
-        let target = config.folder.clone().filter(|_| !config.compat)?;
-        Some(Self { target, spool: config.spool.clone(), finished, stop })
+    /// A search through these folders of `config` that gives to `finished`; none if files have their names from
+    /// the start (`compat`).
+    pub(super) fn new(
+        config: &RecordConfig,
+        site: Site,
+        finished: Sender<Job>,
+        stop: Receiver<()>,
+    ) -> Option<Self> {
+        let (target, spool) = match site {
+            Site::Main => (config.folder.clone(), config.spool.clone()),
+            Site::Fallback => (config.fallback.clone(), None),
+        };
+        let target = target.filter(|_| !config.compat)?;
+        Some(Self { site, target, spool, finished, stop })
     }
 
     /// Searches, once the folders are there.
@@ -134,13 +144,14 @@ impl Recovery {
         let mut closed = Vec::with_capacity(parts.len());
         for (part, file) in parts.iter().zip(files) {
             let (len, sha256) = findings.mend(&file, part.hints, &is_stopped)?;
-            closed.push(Closed { file: Some(file), part: part.part.clone(), len, sha256: Some(sha256) });
+            let (file, part) = (Some(Arc::new(file)), part.part.clone());
+            closed.push(Closed { file, part, len, is_torn: false, sha256: Some(sha256) });
         }
         let suffixes = parts.iter().map(|part| part.suffix).collect();
         let names = Names::recovered(&recording.stem, suffixes, recording.sidecar_suffix);
         let attempt = first_free(&names, target)?;
         let (folder, target) = (Arc::clone(folder), Arc::clone(target));
-        Ok(Some(job(findings, closed, names, attempt, [folder, target])))
+        Ok(Some(Job { site: self.site, ..job(findings, closed, names, attempt, [folder, target]) }))
     }
 
     fn wait(&self, time: Duration) -> io::Result<()> {
@@ -231,6 +242,7 @@ fn job(
         files,
         names,
         attempt,
+        site: Site::Main,
         spool,
         target,
         sidecar,

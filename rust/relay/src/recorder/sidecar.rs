@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use chrono::{DateTime, SecondsFormat};
 use rtpproxy_core::command::Tag;
-use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, LegFacts, Mark, RecordingStart};
+use rtpproxy_core::recording::{Channel, Coverage, Leg, LegFacts, Mark, RecordingStart};
 use rtpproxy_core::salvage::Format;
-use rtpproxy_core::time::{Now, Wall};
+use rtpproxy_core::time::Wall;
 use serde::Serialize;
 
 use super::names::without_media_number;
@@ -59,6 +59,12 @@ pub(super) struct Sidecar {
     /// What became of a recording whose process did not end it.
     #[serde(skip_serializing_if = "Option::is_none")]
     recovered: Option<Recovered>,
+    /// The file before this one, in the other folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) moved_from: Option<String>,
+    /// The file after this one, in the other folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) moved_to: Option<String>,
 }
 
 impl Sidecar {
@@ -67,7 +73,7 @@ impl Sidecar {
         start: &RecordingStart,
         format: RecordFormat,
         tally: &Tally,
-        ended: (Now, EndReason),
+        (ended_at, reason): (Wall, &'static str),
     ) -> Self {
         let (scope, leg) = match &start.coverage {
             Coverage::Call => ("call", None),
@@ -80,7 +86,7 @@ impl Sidecar {
             from_tag: Some(start.from_tag.as_bytes()),
             to_tag: start.to_tag.as_ref().map(Tag::as_bytes),
         };
-        let ended = Ended { at: Some(rfc3339(ended.0.wall)), reason: ended.1.name() };
+        let ended = Ended { at: Some(rfc3339(ended_at)), reason };
         let mut sidecar = Self::of(&tags, format_of(format), tally, ended);
         sidecar.scope = Some(scope);
         sidecar.leg = leg;
@@ -135,6 +141,8 @@ impl Sidecar {
             omitted: tally.omitted,
             ended,
             recovered: None,
+            moved_from: None,
+            moved_to: None,
         }
     }
 }

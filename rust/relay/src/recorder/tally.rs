@@ -111,6 +111,25 @@ impl Tally {
         push(&mut self.gaps, gap, &mut self.omitted);
     }
 
+    /// Adds what came after it, and empties that.
+    pub(super) fn absorb(&mut self, later: &mut Self) {
+        for (stream, later) in self.streams.iter_mut().zip(&mut later.streams) {
+            stream.absorb(later);
+        }
+        for gap in later.gaps.drain(..) {
+            push(&mut self.gaps, gap, &mut self.omitted);
+        }
+        for pause in later.pauses.drain(..) {
+            push(&mut self.pauses, pause, &mut self.omitted);
+        }
+        for mark in later.marks.drain(..) {
+            push(&mut self.marks, mark, &mut self.omitted);
+        }
+        self.omitted += std::mem::take(&mut later.omitted);
+        self.synthetic_frames += std::mem::take(&mut later.synthetic_frames);
+        self.unsaved += std::mem::take(&mut later.unsaved);
+    }
+
     /// Keeps a mark.
     pub(super) fn mark(&mut self, at: Now, mark: &Mark) {
         match mark {
@@ -124,6 +143,20 @@ impl Tally {
                 push(&mut self.marks, (at.wall, mark.clone()), &mut self.omitted);
             }
         }
+    }
+}
+
+impl Stream {
+    fn absorb(&mut self, later: &mut Self) {
+        self.packets += std::mem::take(&mut later.packets);
+        self.bytes += std::mem::take(&mut later.bytes);
+        self.dropped += std::mem::take(&mut later.dropped);
+        let (first, last) = (later.first.take(), later.last.take());
+        self.first = self.first.into_iter().chain(first).min();
+        self.last = self.last.into_iter().chain(last).max();
+        later.sources.drain(..).for_each(|source| note(&mut self.sources, source));
+        later.ssrcs.drain(..).for_each(|ssrc| note(&mut self.ssrcs, ssrc));
+        later.payload_types.drain(..).for_each(|payload_type| note(&mut self.payload_types, payload_type));
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod call;
+mod faults;
 mod folder;
 mod read;
 mod recover;

@@ -1,10 +1,13 @@
 //! Writing one file through a buffer of whole records, so that the file can always be read.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
+
+use super::disk::RecordFile;
+use super::queue::{Budget, Loan};
 
 /// What a [`Writer`] needs of a file opened to append.
 pub(super) trait Storage {
@@ -14,28 +17,21 @@ pub(super) trait Storage {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 }
 
-impl Storage for File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write(bytes)
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.set_len(len)
-    }
-}
-
 /// An append-only file with a buffer, written each second at the latest.
 ///
-/// When the disk refuses a write, what reached it is cut back to the last flush, the buffer is kept and the
-/// write tried again each second. Nothing may be appended while [`Self::has_room`] is false.
+/// When the disk refuses a write, or as long as there is no file, what was appended waits: in a buffer that grows
+/// while [`Budget`] has memory to lend. A write that failed is cut back to the last flush and tried again each
+/// second. Nothing may be appended while [`Self::has_room`] is false.
 #[derive(Debug)]
-pub(super) struct Writer<S = File> {
-    storage: S,
+pub(super) struct Writer<S = RecordFile> {
+    storage: Option<S>,
     /// Whole records that are not in the file yet.
     buffer: Vec<u8>,
     /// A buffer of this many bytes is full.
     buffer_size: usize,
-    /// How many packets are among them.
+    /// What it may be larger while it cannot be written.
+    loan: Loan,
+    /// How many packets are in the buffer.
     packets: u64,
     dirty_since: Option<Instant>,
     /// Bytes in the file.
@@ -44,6 +40,19 @@ pub(super) struct Writer<S = File> {
     is_torn: bool,
     digest: Option<Sha256>,
     retry_at: Option<Instant>,
+}
+
+/// A file that its writer has left.
+#[derive(Debug)]
+pub(super) struct Written<S = RecordFile> {
+    /// The file.
+    pub(super) storage: S,
+    /// How much of it counts, in bytes.
+    pub(super) len: u64,
+    /// It may be longer than that.
+    pub(super) is_torn: bool,
+    /// Of what counts.
+    pub(super) sha256: Option<[u8; 32]>,
 }
 
 /// What a flush came to.
@@ -60,13 +69,14 @@ pub(super) enum Flush {
 }
 
 impl<S: Storage> Writer<S> {
-    /// A writer for an empty file that writes after `buffer_size` bytes at once; `hashed`: with a SHA-256 of
+    /// A writer without a file that writes after `buffer_size` bytes at once; `hashed`: with a SHA-256 of
     /// everything written.
-    pub(super) fn new(storage: S, buffer_size: usize, hashed: bool) -> Self {
+    pub(super) fn new(buffer_size: usize, hashed: bool, budget: &Arc<Budget>) -> Self {
         Self {
-            storage,
+            storage: None,
             buffer: Vec::new(),
             buffer_size,
+            loan: Loan::new(budget),
             packets: 0,
             dirty_since: None,
             len: 0,
@@ -76,15 +86,36 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Whether more can be appended: false while the disk refuses and the buffer is full.
-    pub(super) fn has_room(&self) -> bool {
-        self.retry_at.is_none() || self.buffer.len() < self.buffer_size
+    /// Gives it an empty file. What waits is written to it.
+    pub(super) fn attach(&mut self, storage: S) {
+        self.storage = Some(storage);
+        self.retry_at = None;
+    }
+
+    /// Takes its file away, if it has one. What is not in there waits for the next one, which has to begin with
+    /// `header`.
+    pub(super) fn detach(&mut self, header: &[u8]) -> Option<Written<S>> {
+        let storage = self.storage.take()?;
+        if self.len > 0 {
+            self.buffer.splice(0..0, header.iter().copied());
+        }
+        self.retry_at = None;
+        let hasher = self.digest.as_mut().map(std::mem::take);
+        let (len, is_torn) = (std::mem::take(&mut self.len), std::mem::take(&mut self.is_torn));
+        Some(Written { storage, len, is_torn, sha256: hasher.map(|digest| digest.finalize().into()) })
+    }
+
+    /// Whether more can be appended: false while nothing can be written and there is no memory to wait in.
+    pub(super) fn has_room(&mut self) -> bool {
+        let is_stuck = self.retry_at.is_some() || self.storage.is_none();
+        !is_stuck || self.buffer.len() < self.buffer_size + self.loan.bytes || self.loan.extend()
     }
 
     /// Appends what `encode` writes: whole records with `packets` packets.
     pub(super) fn append(&mut self, now: Instant, packets: u64, encode: impl FnOnce(&mut Vec<u8>)) {
         // Room for the record that makes it full, too, so that the buffer need not grow for it.
-        self.buffer.reserve(self.buffer_size.saturating_sub(self.buffer.len()) + RECORD_SIZE_USUAL);
+        let size = self.buffer_size + self.loan.bytes;
+        self.buffer.reserve_exact(size.saturating_sub(self.buffer.len()) + RECORD_SIZE_USUAL);
         encode(&mut self.buffer);
         self.packets += packets;
         self.dirty_since.get_or_insert(now);
@@ -93,6 +124,7 @@ impl<S: Storage> Writer<S> {
     /// Whether [`Self::flush`] has something to do now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         match (self.retry_at, self.dirty_since) {
+            _ if self.storage.is_none() => false,
             (Some(at), _) => now >= at,
             (None, Some(since)) => {
                 self.buffer.len() >= self.buffer_size || now.saturating_duration_since(since) >= FLUSH_PERIOD
@@ -108,7 +140,25 @@ impl<S: Storage> Writer<S> {
 
     /// Writes the buffer to the file.
     pub(super) fn flush(&mut self, now: Instant) -> Flush {
-        match self.write_buffer() {
+        let outcome = self.write_buffer();
+        self.settle(now, outcome)
+    }
+
+    /// As if the disk had refused, for a reason of ours.
+    pub(super) fn refuse(&mut self, now: Instant, reason: io::Error) -> Flush {
+        self.settle(now, Err(reason))
+    }
+
+    /// Gives up what is not in the file, and says how many packets that were.
+    pub(super) fn discard(&mut self) -> u64 {
+        self.buffer = Vec::new();
+        self.loan.repay();
+        self.dirty_since = None;
+        std::mem::take(&mut self.packets)
+    }
+
+    fn settle(&mut self, now: Instant, outcome: io::Result<()>) -> Flush {
+        match outcome {
             Ok(()) => {
                 self.dirty_since = None;
                 self.packets = 0;
@@ -124,37 +174,30 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Gives up what is not in the file, and says how many packets that were.
-    pub(super) fn discard(&mut self) -> u64 {
-        if self.is_torn && self.storage.truncate(self.len).is_ok() {
-            self.is_torn = false;
-        }
-        self.buffer = Vec::new();
-        self.dirty_since = None;
-        std::mem::take(&mut self.packets)
-    }
-
-    /// The file, its length in bytes and its SHA-256.
-    pub(super) fn into_parts(self) -> (S, u64, Option<[u8; 32]>) {
-        (self.storage, self.len, self.digest.map(|digest| digest.finalize().into()))
-    }
-
     fn write_buffer(&mut self) -> io::Result<()> {
+        let Some(storage) = &mut self.storage else { return Err(io::ErrorKind::NotFound.into()) };
         if self.is_torn {
-            self.storage.truncate(self.len)?;
+            storage.truncate(self.len)?;
             self.is_torn = false;
         }
         let mut rest = self.buffer.as_slice();
         while !rest.is_empty() {
-            match self.storage.append(rest) {
-                Ok(0) => return self.cut_back(io::ErrorKind::WriteZero.into()),
+            let error = match storage.append(rest) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
                 Ok(written) => {
                     self.is_torn = true;
                     rest = &rest[written..];
+                    continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.cut_back(error),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            // What took too long may be written later.
+            self.is_torn |= error.kind() == io::ErrorKind::TimedOut;
+            if self.is_torn && storage.truncate(self.len).is_ok() {
+                self.is_torn = false;
             }
+            return Err(error);
         }
         self.is_torn = false;
         self.len += self.buffer.len() as u64;
@@ -163,15 +206,8 @@ impl<S: Storage> Writer<S> {
         }
         self.buffer.clear();
         self.buffer.shrink_to(self.buffer_size + RECORD_SIZE_USUAL);
+        self.loan.repay();
         Ok(())
-    }
-
-    fn cut_back(&mut self, error: io::Error) -> io::Result<()> {
-        if self.is_torn {
-            self.storage.truncate(self.len)?;
-            self.is_torn = false;
-        }
-        Err(error)
     }
 }
 
@@ -190,41 +226,40 @@ mod tests {
     #[test]
     fn a_torn_write_is_cut_back_and_tried_again() {
         let now = Instant::now();
-        let mut writer = Writer::new(Tiny { room: 10, ..Tiny::default() }, BUFFER_SIZE, true);
+        let mut writer = writer(Tiny { room: 10, ..Tiny::default() });
         writer.append(now, 1, |out| out.extend_from_slice(b"12345678"));
         assert!(matches!(writer.flush(now), Flush::Done));
         writer.append(now, 1, |out| out.extend_from_slice(b"abcdef"));
         assert!(matches!(writer.flush(now), Flush::Failed(_)));
-        assert_eq!(writer.storage.bytes, b"12345678");
+        assert_eq!(tiny(&writer).bytes, b"12345678");
         assert!(!writer.is_due(now));
         assert!(writer.is_due(now + RETRY_PERIOD));
         assert!(matches!(writer.flush(now), Flush::StillFailing));
 
-        writer.storage.room = 100;
+        writer.storage.as_mut().unwrap().room = 100;
         assert!(matches!(writer.flush(now), Flush::Recovered));
         assert!(!writer.is_failing());
-        let (storage, len, digest) = writer.into_parts();
-        assert_eq!((storage.bytes.as_slice(), len), (b"12345678abcdef".as_slice(), 14));
-        assert_eq!(digest.unwrap().as_slice(), Sha256::digest(b"12345678abcdef").as_slice());
+        let Written { storage, len, is_torn, sha256 } = writer.detach(b"").unwrap();
+        assert_eq!((storage.bytes.as_slice(), len, is_torn), (b"12345678abcdef".as_slice(), 14, false));
+        assert_eq!(sha256.unwrap().as_slice(), Sha256::digest(b"12345678abcdef").as_slice());
     }
 
     #[test]
     fn a_cut_that_fails_is_made_up_before_the_next_write() {
         let now = Instant::now();
-        let mut writer =
-            Writer::new(Tiny { room: 3, is_frozen: true, ..Tiny::default() }, BUFFER_SIZE, false);
+        let mut writer = writer(Tiny { room: 3, is_frozen: true, ..Tiny::default() });
         writer.append(now, 1, |out| out.extend_from_slice(b"abcdef"));
         assert!(matches!(writer.flush(now), Flush::Failed(_)));
-        assert_eq!(writer.storage.bytes, b"abc");
-        writer.storage = Tiny { room: 100, bytes: b"abc".to_vec(), is_frozen: false };
+        assert_eq!(tiny(&writer).bytes, b"abc");
+        writer.storage = Some(Tiny { room: 100, bytes: b"abc".to_vec(), is_frozen: false });
         assert!(matches!(writer.flush(now), Flush::Recovered));
-        assert_eq!(writer.storage.bytes, b"abcdef");
+        assert_eq!(tiny(&writer).bytes, b"abcdef");
     }
 
     #[test]
     fn a_buffer_that_cannot_be_written_stops_growing() {
         let now = Instant::now();
-        let mut writer = Writer::new(Tiny::default(), BUFFER_SIZE, false);
+        let mut writer = writer(Tiny::default());
         writer.append(now, 1, |out| out.push(0));
         writer.flush(now);
         while writer.has_room() {
@@ -232,6 +267,51 @@ mod tests {
         }
         assert!(writer.buffer.len() < BUFFER_SIZE + 1000);
         assert_eq!(writer.discard(), 18);
+    }
+
+    #[test]
+    fn a_buffer_that_cannot_be_written_grows_while_there_is_memory_and_gives_it_back() {
+        let now = Instant::now();
+        let budget = Budget::new(1 << 20, 1);
+        let mut writer = Writer::new(BUFFER_SIZE, false, &budget);
+        let mut kilobytes = 0;
+        while writer.has_room() {
+            writer.append(now, 1, |out| out.resize(out.len() + 1024, 0));
+            kilobytes += 1;
+        }
+        // The other half of the memory is for the workers.
+        assert_eq!(kilobytes, 16 + 512);
+        writer.attach(Tiny { room: 1 << 20, ..Tiny::default() });
+        assert!(matches!(writer.flush(now), Flush::Done));
+        assert!(writer.buffer.capacity() < 2 * BUFFER_SIZE);
+        assert_eq!(writer.loan.bytes, 0);
+    }
+
+    #[test]
+    fn what_waits_goes_to_the_next_file() {
+        let now = Instant::now();
+        let mut writer = writer(Tiny { room: 3, ..Tiny::default() });
+        writer.append(now, 0, |out| out.extend_from_slice(b"HDR"));
+        writer.flush(now);
+        writer.append(now, 1, |out| out.extend_from_slice(b"abc"));
+        assert!(matches!(writer.flush(now), Flush::Failed(_)));
+        let first = writer.detach(b"HDR").unwrap();
+        assert_eq!((first.storage.bytes.as_slice(), first.len), (b"HDR".as_slice(), 3));
+        writer.attach(Tiny { room: 100, ..Tiny::default() });
+        assert!(matches!(writer.flush(now), Flush::Done));
+        let second = writer.detach(b"HDR").unwrap();
+        assert_eq!(second.storage.bytes, b"HDRabc");
+        assert_eq!(second.sha256.unwrap().as_slice(), Sha256::digest(b"HDRabc").as_slice());
+    }
+
+    fn writer(storage: Tiny) -> Writer<Tiny> {
+        let mut writer = Writer::new(BUFFER_SIZE, true, &Budget::new(0, 0));
+        writer.attach(storage);
+        writer
+    }
+
+    fn tiny(writer: &Writer<Tiny>) -> &Tiny {
+        writer.storage.as_ref().unwrap()
     }
 
     const BUFFER_SIZE: usize = 16 << 10;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
@@ -26,6 +27,7 @@ pub(super) struct Bench {
     pub(super) folder: TempDir,
     pub(super) tap: RecorderTap,
     pub(super) drain: Drain,
+    pub(super) watch: Arc<FolderWatch>,
     jobs: Receiver<Job>,
 }
 
@@ -41,12 +43,14 @@ impl Bench {
 
     pub(super) fn in_folder(folder: TempDir, mut config: RecordConfig) -> Self {
         config.folder.get_or_insert_with(|| folder.path().to_owned());
-        let (tap, outlet) = queue::way(&Budget::new(config.buffer_bytes, 1));
+        let budget = Budget::new(config.buffer_bytes, 1);
+        let (tap, outlet) = queue::way(&budget);
         let (finished, jobs) = unbounded();
-        let folders = Folders::new(&config).unwrap();
-        let shared = Shared { config, folders, ip_id: 0, running: 0 };
-        let drain = Drain::new(vec![outlet], shared, finished, FolderWatch::unusable());
-        Self { folder, tap, drain, jobs }
+        let folders = Folders::new(&config).unwrap().unwrap();
+        let watch = FolderWatch::unprobed();
+        let shared = Shared { config, folders, ip_id: 0, running: 0, budget, watch: Arc::clone(&watch) };
+        let drain = Drain::new(vec![outlet], shared, vec![finished.clone(), finished]);
+        Self { folder, tap, drain, watch, jobs }
     }
 
     pub(super) fn start(&mut self, id: u64, call_id: &[u8], coverage: Coverage) {
@@ -89,7 +93,7 @@ impl Bench {
     }
 
     pub(super) fn finish(self) -> Recorded {
-        let Self { folder, tap, drain, jobs } = self;
+        let Self { folder, tap, drain, jobs, .. } = self;
         drop(tap);
         let (_, stopped) = bounded(0);
         drain.run(&stopped);

@@ -1,7 +1,6 @@
 //! Names, folders and disks: nothing outside, nothing overwritten, nothing that stops the recorder.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::time::{Duration, Instant};
 
 use rtpproxy_core::host::FolderState;
 use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, RecordingEvent};
@@ -112,27 +111,6 @@ fn a_spool_folder_on_another_file_system_is_copied_from() {
     assert_eq!(recorded.path("call=f.pcapng").metadata().unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(read::pcapng(&recorded.bytes("call=f.pcapng")).real().count(), 1);
     assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0);
-}
-
-#[test]
-fn a_folder_that_is_missing_at_first_costs_only_the_packets_until_then() {
-    let outer = tempfile::tempdir().unwrap();
-    let inner = outer.path().join("inner");
-    let mut bench = Bench::new(RecordConfig { folder: Some(inner.clone()), ..RecordConfig::default() });
-    bench.start(1, b"call", Coverage::Call);
-    bench.start(2, b"lost", Coverage::Call);
-    bench.packet(1, Leg::Caller, Channel::Rtp, 1, &rtp(Leg::Caller, 1));
-    bench.end(2, 5, EndReason::Deleted);
-    bench.work();
-    std::fs::create_dir(&inner).unwrap();
-    bench.drain.sweep(Instant::now() + Duration::from_secs(1));
-    bench.packet(1, Leg::Caller, Channel::Rtp, 2, &rtp(Leg::Caller, 2));
-    bench.finish();
-    let file = read::pcapng(&std::fs::read(inner.join("call=f.pcapng")).unwrap());
-    let packet = file.real().next().unwrap();
-    assert_eq!((packet.drops, &packet.datagram.payload), (Some(1), &rtp(Leg::Caller, 2)));
-    assert!(packet.comments[0].contains("No such file"), "{:?}", packet.comments);
-    assert!(!inner.join("lost=f.pcapng").exists());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use rtpproxy_core::recording::{Channel, Coverage, Leg};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::super::files::Site;
 use super::super::finish;
 use super::super::recover::Recovery;
 use super::super::{Recorder, sidecar};
@@ -105,7 +106,7 @@ fn with_compat_nothing_is_touched() {
     let config = RecordConfig { compat: true, format: RecordFormat::Adhoc, ..RecordConfig::default() };
     let config = RecordConfig { folder: Some(folder.path().to_owned()), ..config };
     let (finished, _jobs) = unbounded();
-    assert!(Recovery::new(&config, finished, bounded(0).1).is_none());
+    assert!(Recovery::new(&config, Site::Main, finished, bounded(0).1).is_none());
 }
 
 #[test]
@@ -195,7 +196,7 @@ fn recover(folder: TempDir, mut config: RecordConfig) -> Recorded {
 fn search(config: &RecordConfig) {
     let (finished, jobs) = unbounded();
     let (_stop, stopped) = bounded(0);
-    let recovery = Recovery::new(config, finished, stopped).unwrap();
+    let recovery = Recovery::new(config, Site::Main, finished, stopped).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| recovery.run());
         scope.spawn(|| finish::run(&jobs));
