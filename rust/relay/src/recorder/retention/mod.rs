@@ -69,7 +69,8 @@ struct Limits {
 /// What the thread knows.
 #[derive(Debug)]
 struct Keeper {
-    folder: PathBuf,
+    /// Those that recordings end up in.
+    folders: Vec<PathBuf>,
     limits: Limits,
     survey: Survey,
     /// What was last complained of, which is said once.
@@ -81,17 +82,18 @@ impl Keeper {
         let limits = Limits { max_age: config.max_age, quota_bytes: config.quota_bytes };
         let is_limited = limits.max_age.is_some() || limits.quota_bytes.is_some();
         let folder = config.folder.clone().filter(|_| is_limited && !config.compat)?;
-        Some(Self { folder, limits, survey: Survey::default(), complaint: None })
+        let folders = [folder].into_iter().chain(config.fallback.clone()).collect();
+        Some(Self { folders, limits, survey: Survey::default(), complaint: None })
     }
 
     /// Looks at everything once and removes what has to go.
     fn round(&mut self, now: Wall, pace: &mut Pace<'_>) -> Result<(), Stopped> {
-        // If it cannot be opened, the log says so already: it is probed each second.
-        let Ok(root) = Folder::open(&self.folder) else { return Ok(()) };
-        self.survey.renew(&root, pace)?;
+        // Of one that cannot be opened the log says so already: it is probed each second.
+        let roots: Vec<_> = self.folders.iter().filter_map(|path| Folder::open(path).ok()).collect();
+        self.survey.renew(&roots, pace)?;
         let (recordings, written_bytes) = (self.survey.oldest_first(), self.survey.written_bytes());
         let outcome =
-            sweep(&recordings, written_bytes, self.limits, now, |recording| recording.remove(&root, pace));
+            sweep(&recordings, written_bytes, self.limits, now, |recording| recording.remove(&roots, pace));
         self.report(&outcome);
         if outcome.is_stopped { Err(Stopped) } else { Ok(()) }
     }
@@ -99,8 +101,7 @@ impl Keeper {
     fn report(&mut self, outcome: &Outcome) {
         let Outcome { too_old, over_quota, bytes, .. } = *outcome;
         if too_old + over_quota > 0 {
-            let folder = self.folder.display();
-            info!(%folder, too_old, over_quota, bytes, "old recordings removed");
+            info!(too_old, over_quota, bytes, "old recordings removed");
         }
         let complaint = outcome.complaint(&self.limits);
         if self.complaint == complaint {

@@ -1,4 +1,4 @@
-//! Which finished recordings there are in a folder and below it, and how much space they take.
+//! Which finished recordings there are in the folders and below them, and how much space they take.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -14,11 +14,11 @@ use serde::Deserialize;
 use super::{Pace, Stopped};
 use crate::recorder::files::{Folder, PART};
 
-/// What the last look at the folder has found.
+/// What the last look at the folders has found.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// Every file that may be a sidecar, by its path in the folder.
-    files: BTreeMap<PathBuf, Seen>,
+    /// Every file that may be a sidecar, by the number of its folder and its path in that.
+    files: BTreeMap<(usize, PathBuf), Seen>,
     /// What recordings take that are not finished.
     written_bytes: u64,
 }
@@ -27,14 +27,16 @@ impl Survey {
     /// Looks anew. Sidecars are read only if they are not the same as before.
     ///
     /// What cannot be read is left out: it is not known to be a recording.
-    pub(super) fn renew(&mut self, root: &Folder, pace: &mut Pace<'_>) -> Result<(), Stopped> {
+    pub(super) fn renew(&mut self, roots: &[Folder], pace: &mut Pace<'_>) -> Result<(), Stopped> {
         let mut walk = Walk { before: std::mem::take(&mut self.files), now: Self::default() };
-        let mut folders = vec![(PathBuf::new(), 0)];
-        while let Some((path, depth)) = folders.pop() {
-            let Ok(folder) = descend(root, &path) else { continue };
-            for below in walk.folder(&folder, &path, pace)? {
-                if depth < DEPTH_MAX {
-                    folders.push((below, depth + 1));
+        for (number, root) in roots.iter().enumerate() {
+            let mut folders = vec![(PathBuf::new(), 0)];
+            while let Some((path, depth)) = folders.pop() {
+                let Ok(folder) = descend(root, &path) else { continue };
+                for below in walk.folder(&folder, (number, &path), pace)? {
+                    if depth < DEPTH_MAX {
+                        folders.push((below, depth + 1));
+                    }
                 }
             }
         }
@@ -44,12 +46,12 @@ impl Survey {
 
     /// The finished recordings, in the order in which they ended.
     pub(super) fn oldest_first(&self) -> Vec<Finished<'_>> {
-        let finished = self.files.iter().filter_map(|(sidecar, seen)| {
+        let finished = self.files.iter().filter_map(|((root, sidecar), seen)| {
             let facts = seen.facts.as_ref()?;
-            Some(Finished { sidecar, stamp: seen.stamp, facts, bytes: seen.bytes })
+            Some(Finished { root: *root, sidecar, stamp: seen.stamp, facts, bytes: seen.bytes })
         });
         let mut finished: Vec<_> = finished.collect();
-        finished.sort_by_key(|recording| (recording.facts.ended, recording.sidecar));
+        finished.sort_by_key(|recording| (recording.facts.ended, recording.root, recording.sidecar));
         finished
     }
 
@@ -62,7 +64,9 @@ impl Survey {
 /// A finished recording.
 #[derive(Clone, Debug)]
 pub(super) struct Finished<'a> {
-    /// The path of its sidecar in the folder.
+    /// The number of the folder it is in.
+    pub(super) root: usize,
+    /// The path of its sidecar in that.
     pub(super) sidecar: &'a Path,
     /// By which the sidecar is recognised.
     pub(super) stamp: Stamp,
@@ -144,13 +148,18 @@ struct Seen {
 }
 
 struct Walk {
-    before: BTreeMap<PathBuf, Seen>,
+    before: BTreeMap<(usize, PathBuf), Seen>,
     now: Survey,
 }
 
 impl Walk {
     /// Looks at what is in `folder`; gives back the folders in it.
-    fn folder(&mut self, folder: &Folder, path: &Path, pace: &mut Pace<'_>) -> Result<Vec<PathBuf>, Stopped> {
+    fn folder(
+        &mut self,
+        folder: &Folder,
+        (root, path): (usize, &Path),
+        pace: &mut Pace<'_>,
+    ) -> Result<Vec<PathBuf>, Stopped> {
         let mut below = Vec::new();
         let Ok(entries) = folder.entries() else { return Ok(below) };
         for entry in entries {
@@ -173,16 +182,21 @@ impl Walk {
             } else if is_part(name) {
                 self.now.written_bytes += stamp(folder, name, pace)?.map_or(0, |stamp| stamp.len);
             } else if name.as_bytes().ends_with(SIDECAR_SUFFIX) {
-                self.sidecar(folder, path.join(name), pace)?;
+                self.sidecar(folder, (root, path.join(name)), pace)?;
             }
         }
         Ok(below)
     }
 
-    fn sidecar(&mut self, folder: &Folder, path: PathBuf, pace: &mut Pace<'_>) -> Result<(), Stopped> {
-        let name = path.file_name().unwrap_or_default();
+    fn sidecar(
+        &mut self,
+        folder: &Folder,
+        key: (usize, PathBuf),
+        pace: &mut Pace<'_>,
+    ) -> Result<(), Stopped> {
+        let name = key.1.file_name().unwrap_or_default();
         let Some(stamp) = stamp(folder, name, pace)? else { return Ok(()) };
-        let facts = match self.before.remove(&path) {
+        let facts = match self.before.remove(&key) {
             Some(seen) if seen.stamp == stamp => seen.facts,
             _ => {
                 pace.step(1)?;
@@ -193,7 +207,7 @@ impl Walk {
         for (name, _) in facts.iter().flat_map(|facts| &facts.files) {
             bytes += self::stamp(folder, name, pace)?.map_or(0, |stamp| stamp.len);
         }
-        self.now.files.insert(path, Seen { stamp, facts, bytes });
+        self.now.files.insert(key, Seen { stamp, facts, bytes });
         Ok(())
     }
 }

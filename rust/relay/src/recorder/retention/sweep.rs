@@ -111,8 +111,9 @@ pub(super) enum Removal {
 
 impl Finished<'_> {
     /// Removes its files, then its sidecar: what is interrupted can be gone on with.
-    pub(super) fn remove(&self, root: &Folder, pace: &mut Pace<'_>) -> Result<Removal, Stopped> {
+    pub(super) fn remove(&self, roots: &[Folder], pace: &mut Pace<'_>) -> Result<Removal, Stopped> {
         pace.step(STEPS)?;
+        let root = &roots[self.root];
         Ok(self.try_remove(root).unwrap_or_else(|error| {
             Removal::Failed(format!("{}: {error}", root.path_of(self.sidecar.as_os_str()).display()))
         }))

@@ -147,6 +147,26 @@ fn the_oldest_go_until_the_quota_holds() {
 }
 
 #[test]
+fn both_folders_count_together() {
+    let other = Bench::new(Some(1));
+    other.add("old", &[".pcapng"], 3);
+    other.add("x", &[".pcapng"], 1);
+    let sidecar = fs::metadata(other.folder.path().join("x.json")).unwrap().len();
+    let mut bench = Bench::new(Some(2 * (1000 + sidecar) + 10));
+    bench.keeper.folders.push(other.folder.path().to_owned());
+    bench.add("x", &[".pcapng"], 2);
+    bench.round();
+    assert_eq!(bench.left(), set(&["x.json", "x.pcapng"]));
+    assert_eq!(other.left(), bench.left());
+    // One that is gone hinders nothing in the other.
+    bench.keeper.folders[0] = "/nonexistent/x".into();
+    bench.keeper.limits.quota_bytes = Some(1);
+    bench.round();
+    assert_eq!(other.left(), set(&[]));
+    assert_eq!(bench.left().len(), 2);
+}
+
+#[test]
 fn what_is_not_ours_stays() {
     let mut bench = Bench::new(None);
     let outside = tempfile::tempdir().unwrap();
@@ -211,13 +231,13 @@ fn another_recording_of_the_name_is_not_taken_for_the_old_one() {
     let mut bench = Bench::new(None);
     bench.add("x", &[".pcapng"], 50);
     let stop = never();
-    let root = super::Folder::open(bench.folder.path()).unwrap();
+    let roots = [super::Folder::open(bench.folder.path()).unwrap()];
     let mut pace = Pace::new(&stop, Duration::ZERO);
-    bench.keeper.survey.renew(&root, &mut pace).unwrap();
+    bench.keeper.survey.renew(&roots, &mut pace).unwrap();
     fs::remove_file(bench.folder.path().join("x.json")).unwrap();
     bench.add_changed("x", &[".pcapng"], 0, |text| text + "\n");
     let found = bench.keeper.survey.oldest_first();
-    assert_eq!(found[0].remove(&root, &mut pace).unwrap(), Removal::Gone);
+    assert_eq!(found[0].remove(&roots, &mut pace).unwrap(), Removal::Gone);
     assert_eq!(bench.left(), set(&["x.json", "x.pcapng"]));
 }
 
@@ -264,7 +284,7 @@ proptest! {
         let found: Vec<_> = recordings
             .iter()
             .zip(&facts)
-            .map(|((_, bytes, _), facts)| Finished { sidecar: Path::new("x"), stamp, facts, bytes: *bytes })
+            .map(|((_, bytes, _), facts)| Finished { root: 0, sidecar: Path::new("x"), stamp, facts, bytes: *bytes })
             .collect();
         let limits = Limits { max_age: max_age.map(Duration::from_secs), quota_bytes: quota };
         let mut kept = vec![true; found.len()];
