@@ -1,6 +1,6 @@
 //! A recording as the beginning of its file tells it.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -9,6 +9,7 @@ use rtpproxy_core::recording::{Channel, Leg};
 use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage};
 
 use super::{Entry, Parts, State};
+use crate::verify::is_being_written;
 
 /// Looks at the file, whose name has these parts.
 pub(super) fn read(path: &Path, parts: &Parts<'_>) -> Entry {
@@ -27,9 +28,7 @@ fn look(path: &Path, parts: &Parts<'_>, entry: &mut Entry) -> io::Result<()> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     entry.size = metadata.len();
-    // A recorder has a lock on what it writes. Ours is let go at once: it would keep a relay from recovering the file.
-    let is_written = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-    let _ = file.unlock();
+    let is_written = is_being_written(path)?;
     entry.state = match (is_written, parts.is_part) {
         (true, _) => State::Running,
         (false, true) => State::Interrupted,
