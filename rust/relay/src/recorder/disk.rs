@@ -76,18 +76,44 @@ pub(super) struct RecordFile {
     pub(super) disk: Option<Disk>,
 }
 
+impl RecordFile {
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&File) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let Some(disk) = &self.disk else { return work(&self.file) };
+        let file = Arc::clone(&self.file);
+        disk.run(move || work(&file), drop)
+    }
+}
+
 impl Storage for RecordFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(disk) = &self.disk else { return (&*self.file).write(bytes) };
-        let (file, bytes) = (Arc::clone(&self.file), bytes.to_owned());
-        disk.run(move || (&*file).write(&bytes), drop)
+        if self.disk.is_none() {
+            return append(&self.file, bytes);
+        }
+        let bytes = bytes.to_owned();
+        self.run(move |file| append(file, &bytes))
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        let Some(disk) = &self.disk else { return self.file.set_len(len) };
-        let file = Arc::clone(&self.file);
-        disk.run(move || file.set_len(len), drop)
+        self.run(move |file| file.set_len(len))
     }
+
+    fn is_removed(&self) -> bool {
+        self.run(is_removed).unwrap_or(false)
+    }
+}
+
+fn append(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+    if is_removed(file)? {
+        return Err(io::Error::new(io::ErrorKind::NotFound, REMOVED));
+    }
+    file.write(bytes)
+}
+
+fn is_removed(file: &File) -> io::Result<bool> {
+    Ok(rustix::fs::fstat(file)?.st_nlink == 0)
 }
 
 /// The error of a disk that takes too long.
@@ -95,6 +121,8 @@ pub(super) fn no_answer() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer")
 }
 
+/// Why what was in a file is missing.
+pub(super) const REMOVED: &str = "the file was removed";
 /// How long a disk may take.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use rtpproxy_core::command::Tag;
 use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, LegFacts, Mark, RecordingStart};
-use rtpproxy_core::time::{Now, Wall};
+use rtpproxy_core::time::{Mono, Now, Wall};
 use tracing::{error, info, warn};
 
+use super::disk::REMOVED;
 use super::files::{Created, Folder, Folders, Site};
 use super::finish::{Closed, Job};
 use super::formats::{Encoder, Notes};
@@ -214,6 +215,11 @@ impl Recording {
             self.release(shared, now);
         }
         self.flush(shared, now, |writer| writer.is_due(now));
+        let is_lost = self.files.iter().any(|file| file.writer.is_lost());
+        if is_lost && self.files.iter().all(|file| file.writer.is_removed()) {
+            self.forget_files();
+            self.open(shared, now);
+        }
         if now >= self.retry_at { self.move_on(shared, now, MOVE_AFTER) } else { None }
     }
 
@@ -325,6 +331,31 @@ impl Recording {
         self.settle_in(created);
         self.flush(shared, now, |_| true);
         Some(job)
+    }
+
+    /// Somebody has removed the files: what was in them is missing in the next ones.
+    fn forget_files(&mut self) {
+        let comments = section_comments(&self.start);
+        for OpenFile { writer, encoder, .. } in &mut self.files {
+            let mut header = Vec::new();
+            encoder.begin(&comments, &mut header);
+            writer.detach(&header);
+        }
+        let mut packets = 0;
+        for (leg, channel, lost, [first, last]) in self.tally.lose() {
+            let [first, last] = [first, last].map(|wall| Now { mono: Mono::default(), wall });
+            self.miss(
+                &Dropped { id: self.start.id, leg, channel, packets: lost, first, last },
+                Some(REMOVED),
+            );
+            packets += lost;
+        }
+        let (call_id, file) = (&self.start.call_id, self.path(0));
+        error!(%call_id, file = %file.display(), packets, "recording lost its file, which was removed");
+        self.place = None;
+        if let Some(head) = &mut self.head {
+            head.tell_again();
+        }
     }
 
     fn create(&self, shared: &Shared, site: Site) -> io::Result<Created> {
@@ -452,7 +483,8 @@ impl Recording {
         match &mut self.missing[tally::index(dropped.leg, dropped.channel)] {
             Some((sum, _)) => {
                 sum.packets += dropped.packets;
-                sum.last = dropped.last;
+                sum.first = if dropped.first.wall < sum.first.wall { dropped.first } else { sum.first };
+                sum.last = if dropped.last.wall > sum.last.wall { dropped.last } else { sum.last };
             }
             none => {
                 let trouble = self.trouble.as_ref().map(|trouble| trouble.cause.as_str());

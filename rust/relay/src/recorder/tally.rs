@@ -130,6 +130,23 @@ impl Tally {
         self.unsaved += std::mem::take(&mut later.unsaved);
     }
 
+    /// Forgets the packets, which are lost with their file: how many of each stream, and when the first and the last
+    /// one came.
+    pub(super) fn lose(&mut self) -> Vec<(Leg, Channel, u64, [Wall; 2])> {
+        let mut lost = Vec::new();
+        self.synthetic_frames = 0;
+        for leg in [Leg::Caller, Leg::Callee] {
+            for channel in [Channel::Rtp, Channel::Rtcp] {
+                let stream = &mut self.streams[index(leg, channel)];
+                if let (Some(first), Some(last)) = (stream.first.take(), stream.last.take()) {
+                    lost.push((leg, channel, std::mem::take(&mut stream.packets), [first, last]));
+                }
+                stream.bytes = 0;
+            }
+        }
+        lost
+    }
+
     /// Keeps a mark.
     pub(super) fn mark(&mut self, at: Now, mark: &Mark) {
         match mark {

@@ -15,6 +15,8 @@ pub(super) trait Storage {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Cuts the file to `len` bytes.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
+    /// Whether it has no name any more, so that nobody will find what is in it.
+    fn is_removed(&self) -> bool;
 }
 
 /// An append-only file with a buffer, written each second at the latest.
@@ -38,6 +40,8 @@ pub(super) struct Writer<S = RecordFile> {
     len: u64,
     /// The file may be longer than `len`.
     is_torn: bool,
+    /// The last write failed as the file has no name any more.
+    is_lost: bool,
     digest: Option<Sha256>,
     retry_at: Option<Instant>,
 }
@@ -81,6 +85,7 @@ impl<S: Storage> Writer<S> {
             dirty_since: None,
             len: 0,
             is_torn: false,
+            is_lost: false,
             digest: hashed.then(Sha256::new),
             retry_at: None,
         }
@@ -99,7 +104,7 @@ impl<S: Storage> Writer<S> {
         if self.len > 0 {
             self.buffer.splice(0..0, header.iter().copied());
         }
-        self.retry_at = None;
+        (self.retry_at, self.is_lost) = (None, false);
         let hasher = self.digest.as_mut().map(std::mem::take);
         let (len, is_torn) = (std::mem::take(&mut self.len), std::mem::take(&mut self.is_torn));
         Some(Written { storage, len, is_torn, sha256: hasher.map(|digest| digest.finalize().into()) })
@@ -133,6 +138,16 @@ impl<S: Storage> Writer<S> {
         }
     }
 
+    /// Whether the last write failed as somebody has removed the file.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// Whether somebody has removed the file.
+    pub(super) fn is_removed(&self) -> bool {
+        self.storage.as_ref().is_some_and(Storage::is_removed)
+    }
+
     /// Whether the last write failed.
     pub(super) fn is_failing(&self) -> bool {
         self.retry_at.is_some()
@@ -158,6 +173,7 @@ impl<S: Storage> Writer<S> {
     }
 
     fn settle(&mut self, now: Instant, outcome: io::Result<()>) -> Flush {
+        self.is_lost = outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         match outcome {
             Ok(()) => {
                 self.dirty_since = None;
@@ -340,6 +356,10 @@ mod tests {
             }
             self.bytes.truncate(len as usize);
             Ok(())
+        }
+
+        fn is_removed(&self) -> bool {
+            false
         }
     }
 }

@@ -57,6 +57,43 @@ fn without_memory_and_folder_what_is_missing_is_said() {
 }
 
 #[test]
+fn a_recording_whose_folder_is_removed_goes_on_in_the_next_one_and_says_what_is_lost() {
+    let outer = tempfile::tempdir().unwrap();
+    let inner = outer.path().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let mut bench = Bench::new(RecordConfig { folder: Some(inner.clone()), ..RecordConfig::default() });
+    bench.start(1, b"call", Coverage::Call);
+    let send = |bench: &mut Bench, range: std::ops::Range<u16>| {
+        for n in range {
+            for leg in [Leg::Caller, Leg::Callee] {
+                bench.packet(1, leg, Channel::Rtp, u64::from(n) * 20, &rtp(leg, n));
+            }
+        }
+        bench.work();
+    };
+    send(&mut bench, 0..100);
+    sweep(&mut bench, 1);
+    std::fs::remove_dir_all(&inner).unwrap();
+    send(&mut bench, 100..120);
+    sweep(&mut bench, 2);
+    std::fs::create_dir(&inner).unwrap();
+    sweep(&mut bench, 4);
+    send(&mut bench, 120..140);
+    bench.finish();
+    let file = read::pcapng(&std::fs::read(inner.join("call=f.pcapng")).unwrap());
+    let sidecar = json(&inner.join("call=f.json"));
+    let real: Vec<_> = file.real().collect();
+    assert_eq!(real.last().unwrap().datagram.payload, rtp(Leg::Callee, 139));
+    assert_eq!(sidecar["packets"], real.len());
+    assert_eq!(sidecar["dropped"], 280 - real.len());
+    assert!(real.len() >= 80, "{}", real.len());
+    let drops: Vec<_> = real.iter().filter_map(|packet| packet.drops).collect();
+    assert_eq!(drops.iter().sum::<u64>() as usize, 280 - real.len());
+    let gaps = sidecar["gaps"].as_array().unwrap();
+    assert!(gaps.iter().all(|gap| gap["cause"] == "the file was removed"), "{gaps:?}");
+}
+
+#[test]
 fn too_little_free_space_pauses_a_recording_until_there_is_more() {
     let mut bench = Bench::new(RecordConfig::default());
     bench.start(1, b"call", Coverage::Call);
