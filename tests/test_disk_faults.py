@@ -144,7 +144,7 @@ def test_a_disk_that_stands_still(
 @needs_root
 def test_a_full_disk_that_is_freed(tmpfs: Disk, start_daemon: StartDaemon, make_call: MakeCall) -> None:
     daemon = start_daemon(recordings=tmpfs.recordings)
-    call, plain = make_call(daemon), make_call(daemon)
+    call, plain = make_call(daemon, "recorded"), make_call(daemon)
     assert call.command("R") == "0"
     talk = Talk(call, plain)
     talk.start()

@@ -36,14 +36,21 @@ class Disk:
     def full(self, left: int = 0) -> Iterator[None]:
         """Somebody else takes all of it but so many bytes."""
         ballast = self.mount_point / "ballast"
-        status = os.statvfs(self.mount_point)
-        free = status.f_bavail * status.f_frsize
-        with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, free - left)
+        with ballast.open("wb", buffering=0) as file:
+            # Piece by piece, as the relay takes some of it meanwhile.
+            while self._free() > left:
+                try:
+                    file.write(bytes(min(self._free() - left, MEGABYTE)))
+                except OSError:
+                    break
         try:
             yield
         finally:
             ballast.unlink()
+
+    def _free(self) -> int:
+        status = os.statvfs(self.mount_point)
+        return status.f_bavail * status.f_frsize
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
