@@ -189,9 +189,7 @@ impl Recording {
         }
         self.put_all(shared, now);
         self.release(shared, now);
-        for (dropped, cause) in std::mem::take(&mut self.missing).into_iter().flatten() {
-            self.settle(&dropped, &cause);
-        }
+        self.settle_all();
         self.ended = Some((at, reason, now));
         let comments = std::mem::take(&mut self.comments);
         let (start, end) = (self.start.at.wall, at.wall.max(self.last));
@@ -248,6 +246,8 @@ impl Recording {
             error!(call_id = %self.start.call_id, "recording failed, nothing could be written: {cause}");
             return [left, None];
         };
+        // A file may have been lost since the end.
+        self.settle_all();
         self.tally = self.total();
         self.tally.unsaved = self.files.iter_mut().map(|file| file.writer.discard()).sum();
         for file in &mut self.files {
@@ -502,6 +502,13 @@ impl Recording {
             self.settle(&missing, &cause);
         }
         Notes { comments: std::mem::take(&mut self.comments), dropped }
+    }
+
+    /// Counts what is missing and no packet follows.
+    fn settle_all(&mut self) {
+        for (dropped, cause) in std::mem::take(&mut self.missing).into_iter().flatten() {
+            self.settle(&dropped, &cause);
+        }
     }
 
     fn settle(&mut self, dropped: &Dropped, cause: &str) {

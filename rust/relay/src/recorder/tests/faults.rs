@@ -94,6 +94,31 @@ fn a_recording_whose_folder_is_removed_goes_on_in_the_next_one_and_says_what_is_
 }
 
 #[test]
+fn what_is_lost_after_the_end_is_counted_too() {
+    let outer = tempfile::tempdir().unwrap();
+    let inner = outer.path().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let mut bench = Bench::new(RecordConfig { folder: Some(inner.clone()), ..RecordConfig::default() });
+    bench.start(1, b"call", Coverage::Call);
+    for n in 0..100 {
+        bench.packet(1, Leg::Caller, Channel::Rtp, u64::from(n) * 20, &rtp(Leg::Caller, n));
+    }
+    bench.work();
+    sweep(&mut bench, 1);
+    std::fs::remove_dir_all(&inner).unwrap();
+    bench.end(1, 2000, EndReason::Deleted);
+    bench.work();
+    sweep(&mut bench, 3);
+    std::fs::create_dir(&inner).unwrap();
+    sweep(&mut bench, 5);
+    bench.finish();
+    let kept = read::pcapng(&std::fs::read(inner.join("call=f.pcapng")).unwrap()).real().count();
+    let sidecar = json(&inner.join("call=f.json"));
+    assert_eq!((&sidecar["packets"], &sidecar["dropped"]), (&kept.into(), &(100 - kept).into()));
+    assert!(kept < 100);
+}
+
+#[test]
 fn too_little_free_space_pauses_a_recording_until_there_is_more() {
     let mut bench = Bench::new(RecordConfig::default());
     bench.start(1, b"call", Coverage::Call);
