@@ -178,7 +178,7 @@ def test_exit_status_of_commands(daemon: Daemon, command: str, status: int) -> N
         ("--raw --json V", "cannot be used with"),
         ("-i /no/such/file", "/no/such/file: No such file"),
         ("-i /", "/: Is a directory"),
-        ("--watch 1 X", "--watch repeats I, G and Q"),
+        ("--watch 1 X", "--watch repeats I, G, recordings, and Q"),
         ("--watch 1", "required"),
         ("--nonsense", "--nonsense"),
     ],

@@ -15,7 +15,7 @@ from rtpproxy.calls import Calls, Direction, Host, Id, Media
 from rtpproxy.client import Client
 from rtpproxy.errors import Closed, CommandError, ConnectionLost, Error, NotFound, StartError, Timeout
 from rtpproxy.proxy import Proxy
-from rtpproxy.results import Info, Leg, Stats, TimeoutEvent
+from rtpproxy.results import Info, Leg, Recording, RecordingState, Stats, TimeoutEvent
 
 __all__ = [
     "Calls",
@@ -32,6 +32,8 @@ __all__ = [
     "Media",
     "NotFound",
     "Proxy",
+    "Recording",
+    "RecordingState",
     "StartError",
     "Stats",
     "Timeout",

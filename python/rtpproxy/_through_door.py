@@ -1,5 +1,6 @@
 """Carrying :class:`~rtpproxy.calls.Calls` out through the native module."""
 
+import json
 import sys
 import threading
 import weakref
@@ -10,7 +11,7 @@ from typing import Self, TypeAlias, overload
 from rtpproxy._rtpproxy import Door
 from rtpproxy.calls import Calls, Direction, Host, Id, Media
 from rtpproxy.errors import Closed, Error
-from rtpproxy.results import Info, Leg, Stats, TimeoutEvent
+from rtpproxy.results import Info, Leg, Recording, Stats, TimeoutEvent
 
 _Callback: TypeAlias = Callable[[TimeoutEvent], object]
 
@@ -162,6 +163,16 @@ class ThroughDoor(Calls):
 
     def counters(self, *names: str) -> dict[str, int | float]:
         return self._door.counters(names)
+
+    def recordings(self) -> list[Recording]:
+        recordings: list[Recording] = []
+        has_more = True
+        while has_more:
+            after = recordings[-1].number if recordings else 0
+            page = json.loads(self._door.recordings(after))
+            recordings += map(Recording.from_dict, page["recordings"])
+            has_more = page["more"]
+        return recordings
 
     def version(self) -> int:
         return self._door.version()

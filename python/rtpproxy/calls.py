@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import Literal, Protocol, Self, TypeAlias, overload
 
-from rtpproxy.results import Info, Leg, Stats, TimeoutEvent
+from rtpproxy.results import Info, Leg, Recording, Stats, TimeoutEvent
 
 __all__ = ["Calls", "Direction", "Host", "Id", "Media"]
 
@@ -192,6 +192,21 @@ class Calls(Protocol):
         """The counters of the relay by their names in the protocol, such as ``npkts_relayed`` (``G``).
 
         Without names: all that this package knows.
+        """
+        ...
+
+    def recordings(self) -> list[Recording]:
+        """The recordings that run, and the last 100 that ended, by their numbers.
+
+        Figures are up to a fifth of a second old. It does not wait for a disk. The C program knows no such
+        command and refuses it.
+
+        >>> import rtpproxy, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, rtpproxy.Proxy(record_dir=folder) as proxy:
+        ...     proxy.start("call-1", "from-a").ipv6
+        ...     proxy.recordings()
+        False
+        []
         """
         ...
 

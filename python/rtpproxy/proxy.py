@@ -34,14 +34,17 @@ class Proxy(ThroughDoor):
     :param record_scope: What one :meth:`record` covers: ``"call"`` (both legs, the default) or ``"stream"``.
     :param record_all: Record every session from its start.
     :param codec_map: Names of dynamic payload types for the recordings: ``{111: "opus/48000/2"}``.
+    :param record_events: Who is told what becomes of recordings: ``unix:PATH`` (lines of JSON), a file (the
+        same lines), ``exec:PROGRAM`` (run for each finished recording, with the path of its sidecar).
+    :param metrics: Where to serve metrics over HTTP: ``"127.0.0.1:9722"``.
     :param modules: What to do beside relaying, by name: ``"acct_csv"`` adds a line to ``rtpproxy_acct.csv``,
         in the working directory of this moment, for each session that ends.
     :param compat: Latching, recordings and file names as the C program has them.
     :raises ValueError: A setting cannot be right; the text names the option of the command line it belongs
         to.
-    :raises rtpproxy.StartError: A control socket or a module cannot be opened, or this is not Linux. A media
-        address that cannot be bound, or a folder that cannot be used, is told by the first call that needs
-        it.
+    :raises rtpproxy.StartError: A control socket, a module or the address of `metrics` cannot be opened, or
+        this is not Linux. A media address that cannot be bound, or a folder that cannot be used, is told by
+        the first call that needs it.
 
     >>> import rtpproxy, tempfile
     >>> with tempfile.TemporaryDirectory() as folder, rtpproxy.Proxy(record_dir=folder) as proxy:
@@ -68,6 +71,8 @@ class Proxy(ThroughDoor):
         record_scope: Literal["call", "stream"] | None = None,
         record_all: bool = False,
         codec_map: Mapping[int, str] | None = None,
+        record_events: Sequence[str] = (),
+        metrics: str | None = None,
         modules: Sequence[str] = (),
         compat: bool = False,
     ) -> None:
@@ -90,6 +95,8 @@ class Proxy(ThroughDoor):
         options.switch("-a", record_all)
         for payload_type, codec in (codec_map or {}).items():
             options.text("--codec-map", "codec_map", f"{payload_type}={codec}")
+        options.texts("--record-events", "record_events", record_events)
+        options.text("--metrics", "metrics", metrics)
         options.texts("--dso", "modules", modules)
         options.switch("--compat", compat)
         # On the command line bridge mode makes parties asymmetric; here only `asymmetric` does.

@@ -1,8 +1,14 @@
 """What the calls return."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
 
-__all__ = ["Info", "Leg", "Stats", "TimeoutEvent"]
+__all__ = ["Info", "Leg", "Recording", "RecordingState", "Stats", "TimeoutEvent"]
+
+RecordingState: TypeAlias = Literal["starting", "recording", "degraded", "paused", "finished", "failed"]
+"""How a recording is doing (docs/recording.md, states)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +61,47 @@ class TimeoutEvent:
 
     tag: str
     """What ``start(notify=…)`` was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording as it was when it was asked for; packets are RTP and RTCP packets."""
+
+    number: int
+    """Counts the recordings of the relay, from 1."""
+    state: RecordingState
+    """How it is doing."""
+    cause: str | None
+    """Why it is degraded or failed."""
+    call_id: str
+    """The call; cut after 256 characters."""
+    from_tag: str
+    """The tag that the session was started with, likewise."""
+    to_tag: str | None
+    """The other tag, once known."""
+    leg: Literal["caller", "callee"] | None
+    """Whose packets, if not both parties'."""
+    requested: datetime
+    """When it was asked for, UTC."""
+    file: Path | None
+    """Its first file, by the name it has now, on the machine of the relay."""
+    sidecar: Path | None
+    """The JSON file beside it, once it is there."""
+    packets: int
+    """Packets recorded."""
+    bytes: int
+    """Their payload."""
+    dropped: int
+    """Packets that should be in the file and are not."""
+    gaps: int
+    """Places in the file where packets are missing."""
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """From what the relay tells; a newer one may tell more."""
+        known = {name: fields[name] for name in cls.__slots__}
+        for name in ("file", "sidecar"):
+            known[name] = known[name] and Path(known[name])
+        # Python keeps microseconds.
+        known["requested"] = datetime.fromisoformat(known["requested"])
+        return cls(**known)

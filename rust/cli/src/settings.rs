@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, RecordScope};
-use rtpproxy_relay::config::{Config, ControlSpec, Module, RecordConfig, RecordFormat, Scheduling};
+use rtpproxy_relay::config::{
+    Config, ControlSpec, Module, RecordConfig, RecordEvents, RecordFormat, Scheduling, metrics_address,
+};
 
 use crate::config_file;
 use crate::flags::{self, Flags, Request};
@@ -74,6 +76,7 @@ impl Settings {
         let record = record(&flags, compat)?;
         let control = control(&flags, names)?;
         let modules = modules(&flags)?;
+        let metrics = flags.metrics.as_deref().map(|text| metrics_address(text, names)).transpose()?;
         let notes = notes(&flags, compat, &listen);
         let front = FrontConfig {
             listen: listen.addrs,
@@ -93,6 +96,7 @@ impl Settings {
             record,
             scheduling: flags.schedule,
             modules,
+            metrics,
         };
         Ok(Self { relay, control, process: process(flags), notes })
     }
@@ -165,6 +169,12 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
             return Err(format!("{option} requires -r switch"));
         }
     }
+    if !flags.record_events.is_empty() && flags.record_dir.is_none() {
+        return Err("--record-events requires -r switch".into());
+    }
+    if compat && flags.record_events.iter().any(|target| matches!(target, RecordEvents::Exec(_))) {
+        return Err("--record-events exec: needs sidecars, which --compat does not write".into());
+    }
     let defaults = RecordConfig::default();
     Ok(RecordConfig {
         folder: flags.record_dir.clone(),
@@ -179,6 +189,7 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         codec_map: flags.codec_map.clone(),
         max_age: flags.record_max_age,
         quota_bytes: flags.record_quota,
+        events: flags.record_events.clone(),
     })
 }
 
@@ -364,6 +375,15 @@ mod tests {
     fn contradictions_are_refused() {
         for (words, message) in [
             ("-S /tmp", "-S switch requires -r switch"),
+            ("--record-events /tmp/x", "--record-events requires -r switch"),
+            (
+                "-r /tmp --compat --record-events exec:true",
+                "--record-events exec: needs sidecars, which --compat does not write",
+            ),
+            ("-r /tmp --record-events exec:", "--record-events exec:: names no program"),
+            ("-r /tmp --record-events unix:", "--record-events unix:: cannot make an empty path absolute"),
+            ("--metrics 127.0.0.1", "--metrics 127.0.0.1: the port is missing"),
+            ("--metrics 127.0.0.1:x", "--metrics 127.0.0.1:x: 127.0.0.1:x: the port is not a number"),
             ("-s stdio:", "stdio command mode requires -f switch"),
             ("-P --record-format adhoc", "-P contradicts --record-format"),
             ("--compat --record-scope call", "--record-scope call is not possible with the adhoc format"),

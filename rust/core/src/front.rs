@@ -81,6 +81,11 @@ pub enum Accepted {
         /// The counters asked for.
         names: Vec<Box<[u8]>>,
     },
+    /// `?recordings`: ask the recorder.
+    Recordings {
+        /// The recordings whose number is above this one.
+        after: u64,
+    },
 }
 
 /// The state before the sessions: local addresses, notification targets and command counters.
@@ -149,6 +154,11 @@ impl Front {
         }
     }
 
+    /// The counters of commands.
+    pub fn stats(&self) -> CommandStats {
+        self.stats
+    }
+
     /// The answer to `I`, from the figures of all engines.
     pub fn info(&self, stats: &Stats, load: bool) -> Reply {
         Reply::Info(Info {
@@ -184,6 +194,7 @@ impl Front {
             Command::DeleteAll => Accepted::DeleteAll,
             Command::Info { load } => Accepted::Info { load },
             Command::Counters { verbose, names } => Accepted::Counters { verbose, names },
+            Command::Recordings { after } => Accepted::Recordings { after },
             command => {
                 let (locals, notify) = match &command {
                     Command::Update(offer) => {

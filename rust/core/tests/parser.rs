@@ -205,6 +205,7 @@ fn command() -> impl Strategy<Value = Command> {
         ),
         Just(Command::DeleteAll),
         any::<bool>().prop_map(|load| Command::Info { load }),
+        any::<u64>().prop_map(|after| Command::Recordings { after }),
         (any::<bool>(), vec(word(), 0..22)).prop_map(|(verbose, names)| Command::Counters { verbose, names }),
     ]
 }

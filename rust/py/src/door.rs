@@ -224,6 +224,14 @@ impl Door {
         self.figures(py, names, |names| Command::Counters { verbose: false, names })
     }
 
+    /// `?recordings`: one page of JSON
+    fn recordings(&self, py: Python<'_>, after: u64) -> PyResult<String> {
+        match self.call(py, Command::Recordings { after })? {
+            Reply::Recordings(page) => Ok(page.into()),
+            _ => Err(unexpected()),
+        }
+    }
+
     /// `V`
     fn version(&self, py: Python<'_>) -> PyResult<u32> {
         match self.call(py, Command::Version)? {

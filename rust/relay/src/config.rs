@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rtpproxy_core::addr::Family;
 use rtpproxy_core::config::{EngineConfig, FrontConfig, ModuleKind};
+
+use crate::{hostport, socket_file};
 
 /// Settings of a relay.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct Config {
     /// The modules in the order in which they were named. What `front` has to know of them follows from this
     /// list when the relay starts.
     pub modules: Vec<Module>,
+    /// Where metrics are served over HTTP (`--metrics`).
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for Config {
@@ -49,6 +54,7 @@ impl Default for Config {
             record: RecordConfig::default(),
             scheduling: None,
             modules: Vec::new(),
+            metrics: None,
         }
     }
 }
@@ -102,6 +108,8 @@ pub struct RecordConfig {
     pub max_age: Option<Duration>,
     /// The oldest finished recordings are removed while all take more bytes than this (`--record-quota`).
     pub quota_bytes: Option<u64>,
+    /// Who is told of recordings (`--record-events`).
+    pub events: Vec<RecordEvents>,
 }
 
 impl Default for RecordConfig {
@@ -119,6 +127,7 @@ impl Default for RecordConfig {
             codec_map: Vec::new(),
             max_age: None,
             quota_bytes: None,
+            events: Vec::new(),
         }
     }
 }
@@ -155,6 +164,68 @@ impl fmt::Display for MinFree {
             }
         }
     }
+}
+
+/// Who is told what becomes of recordings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordEvents {
+    /// Whoever listens on this UNIX stream socket gets lines of JSON.
+    Unix(PathBuf),
+    /// They are appended to this file.
+    File(PathBuf),
+    /// This program is run for each finished recording with the path of its sidecar. A name without a slash is
+    /// looked for in `PATH`.
+    Exec(PathBuf),
+}
+
+impl RecordEvents {
+    /// Reads the text of `--record-events`: `unix:PATH`, `exec:PROGRAM`, or a file. Relative paths start in the
+    /// working directory of this moment.
+    ///
+    /// # Errors
+    ///
+    /// The message for the operator.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let refused = |reason: &str| format!("--record-events {text}: {reason}");
+        let absolute = |path: &str| std::path::absolute(path).map_err(|error| refused(&error.to_string()));
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = absolute(path)?;
+            socket_file::check_path(&path).map_err(|error| refused(&error.to_string()))?;
+            Ok(Self::Unix(path))
+        } else if let Some(program) = text.strip_prefix("exec:") {
+            match program {
+                "" => Err(refused("names no program")),
+                name if !name.contains('/') => Ok(Self::Exec(name.into())),
+                path => absolute(path).map(Self::Exec),
+            }
+        } else {
+            absolute(text).map(Self::File)
+        }
+    }
+}
+
+impl fmt::Display for RecordEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::File(path) => path.display().fmt(f),
+            Self::Exec(program) => write!(f, "exec:{}", program.display()),
+        }
+    }
+}
+
+/// Reads the text of `--metrics`: `HOST:PORT`, with an IPv6 address in brackets. Names are looked up only if
+/// `resolve`.
+///
+/// # Errors
+///
+/// The message for the operator.
+pub fn metrics_address(text: &str, resolve: bool) -> Result<SocketAddr, String> {
+    let refused = |reason: String| format!("--metrics {text}: {reason}");
+    let (host, port) = hostport::split(text).map_err(refused)?;
+    let port = port.ok_or_else(|| refused("the port is missing".to_owned()))?;
+    let lookup = |family| hostport::lookup(host, port, family, resolve);
+    if host.contains(':') { lookup(Family::V6) } else { lookup(Family::V4) }.map_err(refused)
 }
 
 /// A module with its settings. The same one may be there several times.

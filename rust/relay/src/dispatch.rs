@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rtpproxy_core::command::{CallId, Command, ErrorCode, Reply};
+use rtpproxy_core::command::{CallId, Command, ErrorCode, RECORDINGS_MAX, Reply};
 use rtpproxy_core::effects::PairId;
 use rtpproxy_core::engine::CallState;
 use rtpproxy_core::front::{Accepted, CopyTo, Front, Origin, Request};
-use rtpproxy_core::stats::Stats;
+use rtpproxy_core::stats::{CommandStats, Stats};
+use tokio::sync::oneshot;
 
 use crate::host::KernelRoutes;
 use crate::io::{SocketPair, Waker};
@@ -25,6 +26,7 @@ use crate::limits::Sessions;
 use crate::notifier::{Events, NotifyHandle};
 use crate::placement::{Placement, Places, Stay, companion};
 use crate::prompts::{Prepared, Prompts, Wanted};
+use crate::recorder::{RecorderView, RecordingStatus};
 use crate::resolver::Resolver;
 use crate::shutdown::Stage;
 
@@ -37,11 +39,24 @@ pub struct RelayHandle {
     desk: Arc<Desk>,
     lanes: Arc<[Lane]>,
     placement: Arc<Placement>,
-    resolver: Resolver,
-    stage: Arc<Stage>,
-    sessions: Arc<Sessions>,
-    notify: NotifyHandle,
-    prompts: Prompts,
+    around: Surroundings,
+}
+
+/// The parts of a relay, besides its workers, that requests have to do with.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    /// Looks names up.
+    pub(crate) resolver: Resolver,
+    /// How far the end is.
+    pub(crate) stage: Arc<Stage>,
+    /// How many sessions there are.
+    pub(crate) sessions: Arc<Sessions>,
+    /// Delivers notifications.
+    pub(crate) notify: NotifyHandle,
+    /// Reads prompts.
+    pub(crate) prompts: Prompts,
+    /// Knows of recordings.
+    pub(crate) recorder: RecorderView,
 }
 
 impl RelayHandle {
@@ -76,36 +91,52 @@ impl RelayHandle {
 
     /// Starts the slow shutdown: new sessions are refused with `E99`, existing ones go on.
     pub fn drain(&self) {
-        self.stage.drain();
+        self.around.stage.drain();
     }
 
     /// True after [`Self::drain`].
     pub fn is_draining(&self) -> bool {
-        self.stage.is_draining()
+        self.around.stage.is_draining()
     }
 
     /// Sessions now, over all workers.
     pub fn active_sessions(&self) -> usize {
-        self.sessions.active()
+        self.around.sessions.active()
     }
 
     /// The notifications to in-process targets from now on.
     pub fn subscribe(&self) -> Events {
-        self.notify.subscribe()
+        self.around.notify.subscribe()
     }
 
-    pub(crate) fn new(
-        front: Front,
-        lanes: Vec<Lane>,
-        resolver: Resolver,
-        stage: Arc<Stage>,
-        sessions: Arc<Sessions>,
-        notify: NotifyHandle,
-        prompts: Prompts,
-    ) -> Self {
+    /// The recordings that run and the last that ended, as they are now, by their numbers. Does not wait for a disk.
+    pub fn recordings(&self) -> Vec<RecordingStatus> {
+        self.around.recorder.recordings(0)
+    }
+
+    /// A way to a relay whose workers take their jobs from `lanes`.
+    pub(crate) fn new(front: Front, lanes: Vec<Lane>, around: Surroundings) -> Self {
         let desk = Arc::new(Desk { front: Mutex::new(front) });
         let placement = Arc::new(Placement::new(lanes.len()));
-        Self { desk, lanes: lanes.into(), placement, resolver, stage, sessions, notify, prompts }
+        Self { desk, lanes: lanes.into(), placement, around }
+    }
+
+    /// The counters of commands.
+    pub(crate) fn command_stats(&self) -> CommandStats {
+        self.desk.front().stats()
+    }
+
+    /// Asks all workers for their figures. The sum comes once the last one has answered; the sender is dropped
+    /// if one cannot.
+    pub(crate) fn stats(&self) -> oneshot::Receiver<Stats> {
+        let (sender, receiver) = oneshot::channel();
+        self.gather(Asked::Figures(sender));
+        receiver
+    }
+
+    /// The parts of the relay around the workers.
+    pub(crate) fn around(&self) -> &Surroundings {
+        &self.around
     }
 
     /// Wakes every worker, so that it sees how far the shutdown is.
@@ -125,6 +156,7 @@ impl RelayHandle {
             Accepted::Counters { verbose, names } => {
                 self.ask_all(Question::Counters { verbose, names }, ticket);
             }
+            Accepted::Recordings { after } => ticket.answer(self.tell_recordings(after)),
         }
     }
 
@@ -132,9 +164,11 @@ impl RelayHandle {
     fn prepare(&self, mut request: Box<Request>, ticket: Ticket) {
         let handle = self.clone();
         if let Some(wanted) = Wanted::of(&request.command) {
-            self.prompts.prepare(wanted, move |prompts| handle.send_to_owner(request, prompts, ticket));
+            self.around
+                .prompts
+                .prepare(wanted, move |prompts| handle.send_to_owner(request, prompts, ticket));
         } else if let Some(CopyTo::Name { host, .. }) = &request.copy {
-            self.resolver.look_up(host.clone(), move |addr| {
+            self.around.resolver.look_up(host.clone(), move |addr| {
                 request.copy = request.copy.take().map(|copy| copy.found(addr, &KernelRoutes));
                 handle.send_to_owner(request, Prepared::default(), ticket);
             });
@@ -184,15 +218,33 @@ impl RelayHandle {
         }
     }
 
+    /// As many recordings as fit a reply, one at least, and whether there are more.
+    fn tell_recordings(&self, after: u64) -> Reply {
+        let recordings = self.around.recorder.recordings(after);
+        let mut list = String::new();
+        let mut told = 0;
+        for recording in &recordings {
+            let text = serde_json::to_string(recording).expect("its fields are texts and numbers");
+            if told > 0 && list.len() + text.len() + RECORDINGS_FRAME > RECORDINGS_MAX {
+                break;
+            }
+            list += if told > 0 { "," } else { "" };
+            list += &text;
+            told += 1;
+        }
+        let has_more = told < recordings.len();
+        Reply::Recordings(format!("{{\"recordings\":[{list}],\"more\":{has_more}}}").into())
+    }
+
     fn ask_all(&self, question: Question, ticket: Ticket) {
-        let delete = matches!(question, Question::DeleteAll);
+        self.gather(Asked::Command(question, ticket));
+    }
+
+    fn gather(&self, asked: Asked) {
+        let delete = matches!(asked, Asked::Command(Question::DeleteAll, _));
         let gather = Arc::new(Gather {
             open: AtomicUsize::new(self.lanes.len()),
-            state: Mutex::new(Gathered {
-                stats: Stats::default(),
-                failed: false,
-                ask: Some((question, ticket)),
-            }),
+            state: Mutex::new(Gathered { stats: Stats::default(), failed: false, asked: Some(asked) }),
         });
         // No call is on its way between two workers meanwhile.
         let places = self.placement.lock();
@@ -376,7 +428,16 @@ struct Gather {
 struct Gathered {
     stats: Stats,
     failed: bool,
-    ask: Option<(Question, Ticket)>,
+    asked: Option<Asked>,
+}
+
+/// Who asked all workers.
+#[derive(Debug)]
+enum Asked {
+    /// A command.
+    Command(Question, Ticket),
+    /// Somebody who watches the relay, which counts as no command.
+    Figures(oneshot::Sender<Stats>),
 }
 
 impl Gather {
@@ -386,7 +447,17 @@ impl Gather {
 
     fn answer(&self) {
         let mut state = self.state();
-        let Some((question, ticket)) = state.ask.take() else { return };
+        let (question, ticket) = match state.asked.take() {
+            None => return,
+            Some(Asked::Figures(asker)) => {
+                if !state.failed {
+                    // Whoever has stopped waiting misses nothing.
+                    let _ = asker.send(state.stats);
+                }
+                return;
+            }
+            Some(Asked::Command(question, ticket)) => (question, ticket),
+        };
         let reply = match question {
             _ if state.failed => Reply::Error(ErrorCode::INTERNAL_FAILURE),
             Question::DeleteAll => Reply::Done,
@@ -426,6 +497,9 @@ impl std::fmt::Debug for Done {
     }
 }
 
+/// The bytes of a reply to `?recordings` around the recordings.
+const RECORDINGS_FRAME: usize = 40;
+
 /// Commands that may wait for one worker. A worker takes far less than a second for them.
 const LANE_LEN: usize = 4096;
 
@@ -443,11 +517,15 @@ mod tests {
         let ios: Vec<EpollIo> = (0..workers).map(|_| EpollIo::new(0).unwrap()).collect();
         let (lanes, jobs) = ios.iter().map(|io| Lane::new(io.waker())).unzip();
         let front = Front::new(FrontConfig::default());
-        let notify = Notifier::start().unwrap().handle();
-        let sessions = Arc::new(Sessions::new(1000));
-        let resolver = Resolver::new(true);
-        let prompts = PromptThread::start().unwrap().prompts();
-        (RelayHandle::new(front, lanes, resolver, Arc::default(), sessions, notify, prompts), jobs, ios)
+        let around = Surroundings {
+            resolver: Resolver::new(true),
+            stage: Arc::default(),
+            sessions: Arc::new(Sessions::new(1000)),
+            notify: Notifier::start().unwrap().handle(),
+            prompts: PromptThread::start().unwrap().prompts(),
+            recorder: RecorderView::default(),
+        };
+        (RelayHandle::new(front, lanes, around), jobs, ios)
     }
 
     fn submit(handle: &RelayHandle, command: &str) -> Receiver<Vec<u8>> {
@@ -507,6 +585,22 @@ mod tests {
             part.finish(&Stats { nsess_created: 1, npkts_rcvd: number as u64, ..Stats::default() });
         }
         assert_eq!(reply.recv().unwrap(), b"3 3\n");
+    }
+
+    #[test]
+    fn whoever_watches_counts_as_no_command() {
+        let (handle, jobs, _ios) = handle(2);
+        let mut sum = handle.stats();
+        for jobs in &jobs {
+            assert!(sum.try_recv().is_err());
+            let Ok(Job::Stats(part)) = jobs.try_recv() else { panic!("no question came") };
+            part.finish(&Stats { npkts_rcvd: 2, ..Stats::default() });
+        }
+        assert_eq!(sum.try_recv().unwrap().npkts_rcvd, 4);
+        let mut lost = handle.stats();
+        drop(jobs);
+        assert!(lost.try_recv().is_err());
+        assert_eq!(handle.command_stats(), CommandStats::default());
     }
 
     #[test]

@@ -24,18 +24,44 @@ pub(crate) struct Ports {
 struct Pools {
     v4: PortPool,
     v6: PortPool,
+    /// Pairs that are open: of IPv4, of IPv6.
+    open: [u64; 2],
+    /// Pairs in the range.
+    range: u64,
+}
+
+/// How many pairs of ports there are, as far as this process knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortUse {
+    /// Pairs that are open.
+    pub(crate) in_use: u64,
+    /// Pairs that are not, over all addresses.
+    pub(crate) free: u64,
 }
 
 impl Ports {
     /// The pairs from `min` to `max`, both even, in sequential or unpredictable order.
     pub(crate) fn new(min: u16, max: u16, sequential: bool) -> Self {
         let pool = || PortPool::new(min, max, sequential);
-        Self { pools: Mutex::new(Pools { v4: pool(), v6: pool() }) }
+        let range = u64::from((max - min) / 2 + 1);
+        Self { pools: Mutex::new(Pools { v4: pool(), v6: pool(), open: [0; 2], range }) }
     }
 
     /// Gives the pair back that was bound to `local`.
     pub(crate) fn release(&self, now: Mono, local: SocketAddr) {
-        self.lock().of(local.ip()).release(now, local.port());
+        let mut pools = self.lock();
+        pools.of(local.ip()).release(now, local.port());
+        let open = pools.open(local.ip());
+        *open = open.saturating_sub(1);
+    }
+
+    /// How many pairs of IPv4 and of IPv6 are open and free, with so many addresses of each.
+    pub(crate) fn in_use(&self, addresses: [u64; 2]) -> [PortUse; 2] {
+        let pools = self.lock();
+        [0, 1].map(|family| {
+            let in_use = pools.open[family];
+            PortUse { in_use, free: (addresses[family] * pools.range).saturating_sub(in_use) }
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Pools> {
@@ -49,6 +75,10 @@ impl Pools {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,
         }
+    }
+
+    fn open(&mut self, ip: IpAddr) -> &mut u64 {
+        &mut self.open[usize::from(Family::of(ip) == Family::V6)]
     }
 }
 
@@ -75,8 +105,12 @@ impl<I: MediaIo> Host for WorkerHost<'_, I> {
             Err(BindError::Busy) => Bind::Busy,
             Err(BindError::Failed(error)) => Bind::Failed((port, error)),
         };
-        match ports.lock().of(ip).allocate(now.mono, &mut draw, bind) {
-            Ok(pair) => Ok(pair),
+        let mut pools = ports.lock();
+        match pools.of(ip).allocate(now.mono, &mut draw, bind) {
+            Ok(pair) => {
+                *pools.open(ip) += 1;
+                Ok(pair)
+            }
             Err(PoolError::Exhausted) => {
                 tracing::error!("no free port in the range for {ip}");
                 Err(OpenError::Exhausted)

@@ -33,6 +33,8 @@ mod io;
 #[cfg(target_os = "linux")]
 mod limits;
 #[cfg(target_os = "linux")]
+mod metrics;
+#[cfg(target_os = "linux")]
 pub mod modules;
 #[cfg(target_os = "linux")]
 pub mod notifier;
@@ -54,6 +56,8 @@ mod shutdown;
 mod socket_file;
 #[cfg(test)]
 mod testing;
+#[cfg(target_os = "linux")]
+mod work;
 #[cfg(target_os = "linux")]
 mod worker;
 

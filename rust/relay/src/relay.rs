@@ -1,10 +1,12 @@
 //! A running relay: starting its threads.
 
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{io, thread};
 
+use rtpproxy_core::addr::{Family, LocalAddr};
 use rtpproxy_core::config::{EngineConfig, FrontConfig, ModuleKind};
 use rtpproxy_core::engine::Engine;
 use rtpproxy_core::front::Front;
@@ -13,10 +15,11 @@ use crate::carrier::Carrier;
 use crate::clock;
 use crate::config::{Config, Scheduling};
 use crate::control::{self, Bound, Claimed};
-use crate::dispatch::{Lane, RelayHandle};
+use crate::dispatch::{Lane, RelayHandle, Surroundings};
 use crate::host::Ports;
 use crate::io::{EpollIo, set_realtime};
 use crate::limits::{Sessions, Share, raise_descriptor_limit};
+use crate::metrics::{Metrics, Sources};
 use crate::modules::{ModuleError, Modules};
 use crate::notifier::Notifier;
 use crate::prompts::PromptThread;
@@ -56,6 +59,8 @@ impl Relay {
 
     fn start_all(config: Config, control: Claimed, modules: Modules) -> Result<Self, StartError> {
         let workers = check(&config)?;
+        let metrics = bind_metrics(config.metrics)?;
+        let addresses = addresses(&config.front);
         let mut seats = Vec::with_capacity(workers);
         let mut lanes = Vec::with_capacity(workers);
         for _ in 0..workers {
@@ -80,15 +85,15 @@ impl Relay {
         let front = Front::new(FrontConfig { modules: kinds, ..config.front });
         let (modules, module_tap) = modules.start().map_err(StartError::ModuleThread)?;
         let prompts = PromptThread::start().map_err(StartError::Prompts)?;
-        let handle = RelayHandle::new(
-            front,
-            lanes,
-            Resolver::new(config.resolve_names),
-            Arc::clone(&stage),
-            Arc::clone(&sessions),
-            notify.clone(),
-            prompts.prompts(),
-        );
+        let around = Surroundings {
+            resolver: Resolver::new(config.resolve_names),
+            stage: Arc::clone(&stage),
+            sessions: Arc::clone(&sessions),
+            notify: notify.clone(),
+            prompts: prompts.prompts(),
+            recorder: recorder.view(),
+        };
+        let handle = RelayHandle::new(front, lanes, around);
         // From here on, dropping `threads` stops what has been started.
         let mut threads =
             Threads::new(handle.clone(), Arc::clone(&stage), prompts, recorder, modules, notifier);
@@ -101,6 +106,10 @@ impl Relay {
             let worker = Worker::new(engine, carrier, orders, Share::new(Arc::clone(&sessions)));
             let thread = spawn(number, config.scheduling, worker).map_err(StartError::Worker)?;
             threads.add_worker(thread);
+        }
+        if let Some(metrics) = metrics {
+            let sources = Sources::new(handle.clone(), ports, module_tap, addresses);
+            threads.set_metrics(metrics.start(sources).map_err(StartError::MetricsThread)?);
         }
         threads.set_control(control::start(control, handle).map_err(StartError::Control)?);
         Ok(Self { threads })
@@ -153,6 +162,17 @@ pub enum StartError {
     /// A media worker.
     #[error("a media worker cannot start: {0}")]
     Worker(#[source] io::Error),
+    /// The address for metrics.
+    #[error("metrics cannot be served at {addr}: {source}")]
+    Metrics {
+        /// The address.
+        addr: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The thread for metrics.
+    #[error("metrics cannot be served: {0}")]
+    MetricsThread(#[source] io::Error),
     /// The control transports.
     #[error("the control sockets cannot be served: {0}")]
     Control(#[source] io::Error),
@@ -172,6 +192,17 @@ fn check(config: &Config) -> Result<usize, StartError> {
         Some(workers) => Ok(workers),
         None => Ok(thread::available_parallelism().map_or(1, NonZero::get)),
     }
+}
+
+fn bind_metrics(addr: Option<SocketAddr>) -> Result<Option<Metrics>, StartError> {
+    addr.map(|addr| Metrics::bind(addr).map_err(|source| StartError::Metrics { addr, source })).transpose()
+}
+
+/// How many addresses for media there are: of IPv4, of IPv6.
+fn addresses(front: &FrontConfig) -> [u64; 2] {
+    let listen = front.listen.iter().map(|listen| &listen.addr).chain(&front.external);
+    let families: Vec<_> = listen.map(LocalAddr::family).collect();
+    [Family::V4, Family::V6].map(|family| families.iter().filter(|&&is| is == family).count() as u64)
 }
 
 fn spawn(

@@ -6,10 +6,11 @@ use std::thread::JoinHandle;
 
 use crate::control::ControlThread;
 use crate::dispatch::RelayHandle;
-use crate::modules::ModuleThreads;
+use crate::metrics::MetricsThread;
 use crate::notifier::Notifier;
 use crate::prompts::PromptThread;
 use crate::recorder::Recorder;
+use crate::work::WorkThreads;
 
 /// How far the end of a relay is: it runs, it takes no new sessions, it stops. Seen by all its threads.
 #[derive(Debug, Default)]
@@ -46,10 +47,11 @@ pub(crate) struct Threads {
     handle: RelayHandle,
     stage: Arc<Stage>,
     control: Option<ControlThread>,
+    metrics: Option<MetricsThread>,
     prompts: Option<PromptThread>,
     workers: Vec<JoinHandle<()>>,
     recorder: Option<Recorder>,
-    modules: Option<ModuleThreads>,
+    modules: Option<WorkThreads>,
     notifier: Option<Notifier>,
 }
 
@@ -60,12 +62,22 @@ impl Threads {
         stage: Arc<Stage>,
         prompts: PromptThread,
         recorder: Recorder,
-        modules: ModuleThreads,
+        modules: WorkThreads,
         notifier: Notifier,
     ) -> Self {
         let (prompts, recorder) = (Some(prompts), Some(recorder));
         let (modules, notifier) = (Some(modules), Some(notifier));
-        Self { handle, stage, control: None, prompts, workers: Vec::new(), recorder, modules, notifier }
+        Self {
+            handle,
+            stage,
+            control: None,
+            metrics: None,
+            prompts,
+            workers: Vec::new(),
+            recorder,
+            modules,
+            notifier,
+        }
     }
 
     /// Adds the thread of a worker.
@@ -76,6 +88,11 @@ impl Threads {
     /// Adds the thread of the control transports.
     pub(crate) fn set_control(&mut self, control: ControlThread) {
         self.control = Some(control);
+    }
+
+    /// Adds the thread that serves metrics.
+    pub(crate) fn set_metrics(&mut self, metrics: MetricsThread) {
+        self.metrics = Some(metrics);
     }
 
     /// The way to give commands.
@@ -91,6 +108,7 @@ impl Drop for Threads {
             control.stop();
         }
         drop(self.prompts.take());
+        drop(self.metrics.take());
         // 2. Workers end their sessions, and with them the recordings.
         self.stage.stop();
         self.handle.wake_all();

@@ -290,7 +290,7 @@ mod tests {
 
     use super::*;
     use crate::config::RecordConfig;
-    use crate::dispatch::{Lane, RelayHandle};
+    use crate::dispatch::{Lane, RelayHandle, Surroundings};
     use crate::host::Ports;
     use crate::io::{BindError, Datagram, EpollIo, SocketPair};
     use crate::limits::Sessions;
@@ -376,15 +376,15 @@ mod tests {
         let (stage, sessions) = (Arc::new(Stage::default()), Arc::new(Sessions::new(1000)));
         let front = Front::new(FrontConfig::default());
         let prompts = PromptThread::start().unwrap().prompts();
-        let handle = RelayHandle::new(
-            front,
-            vec![lane],
-            Resolver::new(false),
-            Arc::clone(&stage),
-            Arc::clone(&sessions),
-            notify.clone(),
+        let around = Surroundings {
+            resolver: Resolver::new(false),
+            stage: Arc::clone(&stage),
+            sessions: Arc::clone(&sessions),
+            notify: notify.clone(),
             prompts,
-        );
+            recorder: recorder.view(),
+        };
+        let handle = RelayHandle::new(front, vec![lane], around);
         let ports = Arc::new(Ports::new(9000, 9100, true));
         let carrier = Carrier::new(FakeIo::default(), ports, taps.remove(0), ModuleTap::default(), notify);
         let orders = Orders { jobs, waker, stage, folder: recorder.folder() };

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rtpproxy_core::command::{AnyRules, Command, Reply, ReplyKind, SubResult, parse};
 use rtpproxy_core::stats::COUNTERS;
 use rtpproxy_relay::client::{Client, ClientError, ClientOptions};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::show::Form;
 
@@ -28,6 +30,9 @@ impl Dialog {
     /// Gives `text` as a command. Where the reply is to be read by people or programs, a `G` without names asks
     /// for every counter.
     pub(super) fn ask(&mut self, text: &[u8], form: Form) -> Result<Exchange, ClientError> {
+        if text.trim_ascii() == RECORDINGS {
+            return self.all_recordings(text);
+        }
         let command = parse(text, &mut AnyRules).ok();
         if let Some(Command::Counters { verbose, names }) = &command
             && names.is_empty()
@@ -38,6 +43,28 @@ impl Dialog {
         let kind = command.map(|command| command.reply_kind());
         let bytes = self.client.command(text, kind.as_ref())?;
         Ok(Exchange::new(text, bytes, kind.as_ref()))
+    }
+
+    /// All recordings, asked for in as many requests as it takes.
+    fn all_recordings(&mut self, text: &[u8]) -> Result<Exchange, ClientError> {
+        let mut recordings = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = match self.client.call(&Command::Recordings { after })? {
+                Reply::Recordings(page) => page,
+                refusal => return Ok(Exchange::of(text, refusal)),
+            };
+            let page: Page = serde_json::from_str(&page).map_err(|_| ClientError::BadReply {
+                address: self.socket.clone(),
+                reply: page.chars().take(SHOWN_MAX).collect(),
+            })?;
+            let last = page.recordings.last().and_then(|recording| recording["number"].as_u64());
+            recordings.extend(page.recordings);
+            match last {
+                Some(last) if page.more && last > after => after = last,
+                _ => return Ok(Exchange::of_recordings(text, recordings)),
+            }
+        }
     }
 
     fn all_counters(&mut self, text: &[u8], verbose: bool) -> Result<Exchange, ClientError> {
@@ -53,6 +80,13 @@ impl Dialog {
     }
 }
 
+/// What `?recordings` answers.
+#[derive(Debug, Deserialize)]
+struct Page {
+    recordings: Vec<Value>,
+    more: bool,
+}
+
 /// A command and its answer.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -62,17 +96,25 @@ pub(super) struct Exchange {
     pub(super) bytes: Vec<u8>,
     /// What it means, if it can be understood.
     pub(super) reply: Option<Reply>,
+    /// The recordings, if those were asked for.
+    pub(super) recordings: Option<Vec<Value>>,
 }
 
 impl Exchange {
     pub(super) fn new(command: &[u8], bytes: Vec<u8>, kind: Option<&ReplyKind>) -> Self {
         // What is no command is answered with an error, which is read as any kind.
         let reply = Reply::parse(&bytes, kind.unwrap_or(&ReplyKind::Done)).ok();
-        Self { command: command.to_owned(), bytes, reply }
+        Self { command: command.to_owned(), bytes, reply, recordings: None }
     }
 
     fn of(command: &[u8], reply: Reply) -> Self {
-        Self { command: command.to_owned(), bytes: reply.encode(), reply: Some(reply) }
+        Self { command: command.to_owned(), bytes: reply.encode(), reply: Some(reply), recordings: None }
+    }
+
+    /// With a line of JSON for each recording.
+    fn of_recordings(command: &[u8], recordings: Vec<Value>) -> Self {
+        let bytes = recordings.iter().flat_map(|recording| format!("{recording}\n").into_bytes()).collect();
+        Self { command: command.to_owned(), bytes, reply: None, recordings: Some(recordings) }
     }
 
     /// False if the command, or one of its sub-commands, was refused.
@@ -85,6 +127,10 @@ impl Exchange {
     }
 }
 
+/// What lists recordings: a word of ours for `?recordings`.
+pub(super) const RECORDINGS: &[u8] = b"recordings";
+/// What is shown of a reply that cannot be understood.
+const SHOWN_MAX: usize = 200;
 /// Counters that one `G` can name.
 const NAMES_MAX: usize = 22;
 

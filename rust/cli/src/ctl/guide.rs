@@ -184,6 +184,7 @@ pub(super) fn help(topic: &str) -> String {
 fn overview() -> String {
     let mut text = String::new();
     let own = [
+        ("recordings", "lists recordings: those that run, and the last that ended"),
         ("help WORD", "says more: of a command, && (sub-commands), an error code, a counter"),
         ("quit", "ends, as Ctrl-D does"),
     ];

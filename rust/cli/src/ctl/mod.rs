@@ -159,7 +159,8 @@ Examples:
   rtpproxy ctl I
   rtpproxy ctl -s udp:127.0.0.1:22222 Q call-1 from-a to-b
   rtpproxy ctl --json G nsess_created npkts_relayed | jq .result
-  rtpproxy ctl --watch 2 G";
+  rtpproxy ctl --watch 2 G
+  rtpproxy ctl recordings";
 
 #[cfg(test)]
 mod tests {

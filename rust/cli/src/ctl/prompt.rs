@@ -139,7 +139,7 @@ fn candidates(words: &[&str]) -> Vec<Pair> {
         }
         (Some(["S" | "s" | "Sr" | "sr"]), _) => ["ttl=", "tos="].map(|word| pair(word, word)).to_vec(),
         (Some(_), _) => Vec::new(),
-        (None, []) => commands().chain(["help", "quit"].map(|word| pair(word, word))).collect(),
+        (None, []) => commands().chain(["help", "quit", "recordings"].map(|word| pair(word, word))).collect(),
         (None, ["help"]) => commands().collect(),
         (None, [verb, behind @ ..]) => match (verb.to_ascii_uppercase().as_bytes(), behind.len()) {
             (b"VF", 0) => {
@@ -194,7 +194,8 @@ mod tests {
     fn letters_and_names_are_completed() {
         assert_eq!(completed("v"), ["V", "VF"]);
         assert_eq!(completed("h"), ["help"]);
-        assert_eq!(completed("").len(), COMMANDS.len() + 2);
+        assert_eq!(completed("").len(), COMMANDS.len() + 3);
+        assert_eq!(completed("rec"), ["recordings"]);
         assert_eq!(completed("help q"), ["Q"]);
         assert_eq!(
             completed("G npkts_resizer_"),

@@ -37,6 +37,9 @@ pub(super) fn print(exchange: &Exchange, form: Form) -> io::Result<()> {
 
 /// The reply for people, with its last line feed.
 pub(super) fn readable(exchange: &Exchange) -> String {
+    if let Some(recordings) = &exchange.recordings {
+        return table_of(recordings);
+    }
     let line = printable(&exchange.bytes);
     let text = match &exchange.reply {
         Some(Reply::Error(code)) => format!("{code}: {}", code.text()),
@@ -48,6 +51,30 @@ pub(super) fn readable(exchange: &Exchange) -> String {
         None => line,
     };
     text + "\n"
+}
+
+fn table_of(recordings: &[serde_json::Value]) -> String {
+    if recordings.is_empty() {
+        return "nothing is or was recorded\n".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    if table.width().is_some_and(|columns| columns >= COLUMNS_MIN) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.set_header(["state", "call-id", "packets", "dropped", "file", "cause"]);
+    for recording in recordings {
+        let cell = |name: &str| match &recording[name] {
+            serde_json::Value::Null => String::new(),
+            serde_json::Value::String(text) => printable(text.as_bytes()),
+            value => value.to_string(),
+        };
+        table.add_row(["state", "call_id", "packets", "dropped", "file", "cause"].map(cell));
+    }
+    for column in table.column_iter_mut().skip(2).take(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{table}\n")
 }
 
 /// A reply as it came, but without what would steer the terminal.
@@ -189,6 +216,7 @@ impl<'a> Line<'a> {
         let command = String::from_utf8_lossy(exchange.command.trim_ascii());
         let mut line =
             Self { command, ok: exchange.is_done(), result: None, error: None, sub_results: vec![] };
+        line.result = exchange.recordings.as_deref().map(Value::Recordings);
         let reply = match &exchange.reply {
             Some(Reply::Results { main, subs }) => {
                 line.sub_results = subs.iter().map(ToString::to_string).collect();
@@ -200,6 +228,7 @@ impl<'a> Line<'a> {
             Some(Reply::Error(code)) => line.error = Some(Refusal::of(*code)),
             Some(Reply::NoSession) => line.error = Some(Refusal { code: "0".to_owned(), text: NO_SESSION }),
             Some(reply) => line.result = Value::of(reply, &exchange.bytes),
+            None if line.result.is_some() => {}
             None => line.result = Some(Value::text(&exchange.bytes)),
         }
         line
@@ -211,6 +240,7 @@ impl<'a> Line<'a> {
 #[serde(untagged)]
 enum Value<'a> {
     Known(bool),
+    Recordings(&'a [serde_json::Value]),
     Text(Cow<'a, str>),
     Media {
         port: u16,

@@ -8,7 +8,7 @@ use chrono::Local;
 use rtpproxy_core::command::{AnyRules, Command, StatValue, parse};
 use rustix::termios::tcgetwinsize;
 
-use super::dialog::{Dialog, Exchange};
+use super::dialog::{Dialog, Exchange, RECORDINGS};
 use super::fault::Fault;
 use super::show::{self, Figures, Form};
 
@@ -23,7 +23,7 @@ pub(super) fn watch(
     if !changes_nothing(command) {
         let command = String::from_utf8_lossy(command);
         return Err(Fault::Input(format!(
-            "--watch repeats I, G and Q without sub-commands, not {command:?}"
+            "--watch repeats I, G, recordings, and Q without sub-commands, not {command:?}"
         )));
     }
     let mut before: Option<(Instant, Vec<StatValue>)> = None;
@@ -48,6 +48,9 @@ pub(super) fn watch(
 }
 
 fn changes_nothing(command: &[u8]) -> bool {
+    if command.trim_ascii() == RECORDINGS {
+        return true;
+    }
     match parse(command, &mut AnyRules) {
         Ok(Command::Info { .. } | Command::Counters { .. }) => true,
         Ok(Command::Query { subs, .. }) => subs.is_empty(),

@@ -247,6 +247,12 @@ const CONTROL: &[Opt] = &[
         "Where sessions may report their end, repeatable: unix:PATH, tcp:HOST:PORT",
     )
     .short('n'),
+    Opt::new(
+        "metrics",
+        Form::Text("HOST:PORT"),
+        "Serve metrics over HTTP here, for Prometheus; anybody who reaches it can read them",
+    )
+    .long("metrics"),
 ];
 
 const MEDIA: &[Opt] = &[
@@ -334,6 +340,13 @@ const RECORDING: &[Opt] = &[
         "Name a dynamic payload type for Wireshark, repeatable: 111=opus/48000/2",
     )
     .long("codec-map"),
+    Opt::new(
+        "record_events",
+        Form::Texts("TARGET"),
+        "Tell what becomes of recordings, repeatable: lines of JSON to unix:PATH or a FILE; exec:PROGRAM runs it \
+         for each finished one",
+    )
+    .long("record-events"),
     Opt::new(
         "compat",
         Form::Switch,

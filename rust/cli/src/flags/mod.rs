@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rtpproxy_core::config::{LatchMode, RecordScope};
-use rtpproxy_relay::config::{MinFree, Module, RecordFormat, Scheduling};
+use rtpproxy_relay::config::{MinFree, Module, RecordEvents, RecordFormat, Scheduling};
 
 use crate::identity::{self, Identity};
 use crate::logging::{Facility, Level};
@@ -64,6 +64,7 @@ pub(crate) struct Flags {
     pub(crate) control: Vec<String>,
     pub(crate) mode: Option<u32>,
     pub(crate) notify: Vec<String>,
+    pub(crate) metrics: Option<String>,
     pub(crate) latch: Option<LatchMode>,
     pub(crate) tos: Option<u8>,
     pub(crate) double: bool,
@@ -88,6 +89,7 @@ pub(crate) struct Flags {
     pub(crate) record_max_age: Option<Duration>,
     pub(crate) record_quota: Option<u64>,
     pub(crate) codec_map: Vec<(u8, String)>,
+    pub(crate) record_events: Vec<RecordEvents>,
     pub(crate) compat: bool,
     pub(crate) foreground: bool,
     pub(crate) allow_root: bool,
@@ -271,6 +273,7 @@ impl Flags {
             "control" => self.control.push(utf8(value)?),
             "control_mode" => self.mode = Some(in_range(value, 0..=4095, "socket mode argument is invalid")?),
             "notify" => self.notify.push(utf8(value)?),
+            "metrics" => self.metrics = Some(utf8(value)?),
             "latch" => self.latch = Some(latch(&text)?),
             "tos" => self.tos = Some(tos(value)?),
             "workers" => self.workers = Some(in_range(value, 1..=1024, "number of workers is invalid")?),
@@ -289,6 +292,7 @@ impl Flags {
             "record_max_age" => self.record_max_age = Some(record_max_age(&text)?),
             "record_quota" => self.record_quota = Some(record_quota(&text)?),
             "codec_map" => self.codec_map.push(codec(&text)?),
+            "record_events" => self.record_events.push(RecordEvents::parse(&utf8(value)?)?),
             "user" => self.identity = Some(identity::parse(&utf8(value)?)?),
             "pid_file" => self.pid_file = Some(value.into()),
             "log" => self.set_log(&text)?,

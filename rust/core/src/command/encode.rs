@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{
     AnyRules, Command, ErrorCode, LocalSpec, MediaAddr, Modifier, Modifiers, Offer, Party, ReplyKind,
-    Setting, SubCommand, parse,
+    Setting, SubCommand, parse, parse::RECORDINGS,
 };
 
 impl Command {
@@ -34,6 +34,7 @@ impl Command {
             Self::Update(_) | Self::Copy { report_port: true, .. } => ReplyKind::Media,
             Self::Lookup(_) => ReplyKind::Lookup,
             Self::Query { names, .. } => ReplyKind::Stats(names.iter().map(|name| text(name)).collect()),
+            Self::Recordings { .. } => ReplyKind::Recordings,
             Self::Info { load } => ReplyKind::Info { load: *load },
             Self::Counters { names, .. } => {
                 ReplyKind::Counters(names.iter().map(|name| text(name)).collect())
@@ -116,6 +117,12 @@ impl Line {
             Command::Counters { verbose, names } => {
                 self.letters(b"G", [(*verbose, b"v")]);
                 self.words(names);
+            }
+            Command::Recordings { after } => {
+                self.glue(RECORDINGS);
+                if *after > 0 {
+                    self.word(after.to_string().as_bytes());
+                }
             }
         }
     }

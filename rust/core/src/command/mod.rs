@@ -18,8 +18,8 @@ pub use error::ErrorCode;
 pub use parse::{AnyRules, Rules, parse};
 pub(crate) use parse::{signed, url_decode};
 pub use reply::{
-    BadReply, Info, MediaReply, QUERY_DEFAULT, QUERY_FIGURES, REPLY_MAX, Reply, ReplyKind, StatValue,
-    SubResult,
+    BadReply, Info, MediaReply, QUERY_DEFAULT, QUERY_FIGURES, RECORDINGS_MAX, REPLY_MAX, Reply, ReplyKind,
+    StatValue, SubResult,
 };
 pub use retry::ReplyCache;
 pub use token::split_cookie;
@@ -316,6 +316,11 @@ pub enum Command {
         /// The counters asked for.
         names: Vec<Box<[u8]>>,
     },
+    /// `?recordings`, which the C program does not know.
+    Recordings {
+        /// Tell those whose number is above this one.
+        after: u64,
+    },
 }
 
 impl Command {
@@ -334,7 +339,8 @@ impl Command {
             | Self::Feature(_)
             | Self::DeleteAll
             | Self::Info { .. }
-            | Self::Counters { .. } => None,
+            | Self::Counters { .. }
+            | Self::Recordings { .. } => None,
         }
     }
 }

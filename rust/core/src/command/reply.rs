@@ -7,6 +7,9 @@ use super::ErrorCode;
 /// The longest reply, in bytes, with its line feed.
 pub const REPLY_MAX: usize = 1024;
 
+/// The longest reply to `?recordings`, in bytes, with its line feed; one recording may be longer.
+pub const RECORDINGS_MAX: usize = 7680;
+
 /// What `Q` shows if no names are given.
 pub const QUERY_DEFAULT: [&str; 5] = ["ttl", "npkts_ina", "npkts_ino", "nrelayed", "ndropped"];
 
@@ -102,6 +105,8 @@ pub enum Reply {
         /// The figures.
         values: Vec<(Box<str>, StatValue)>,
     },
+    /// `?recordings`: an object of JSON, in one line.
+    Recordings(Box<str>),
     /// `E<n>`
     Error(ErrorCode),
     /// The answer to a command, and what its sub-commands have to tell; made by [`Reply::with_results`].
@@ -146,6 +151,8 @@ pub enum ReplyKind {
     },
     /// `G` with these names.
     Counters(Vec<Box<str>>),
+    /// `?recordings`
+    Recordings,
 }
 
 impl Reply {
@@ -154,7 +161,7 @@ impl Reply {
         matches!(self, Self::Error(_) | Self::NoSession)
     }
 
-    /// The text of the answer with its line feed, [`REPLY_MAX`] bytes at most.
+    /// The text of the answer with its line feed, [`REPLY_MAX`] bytes at most; recordings are told at any length.
     ///
     /// An answer that would be longer becomes an error: E26 of `Q`, E25 of `G`, E81 of all others. Results of
     /// sub-commands that do not fit give way to ` && -1`.
@@ -164,7 +171,12 @@ impl Reply {
             let fits = text.len() <= REPLY_MAX;
             return if fits { with_results(text.into_bytes(), subs) } else { main.encode() };
         }
-        if text.len() <= REPLY_MAX { text } else { Self::Error(self.too_long()).text() }.into_bytes()
+        if text.len() <= REPLY_MAX || matches!(self, Self::Recordings(_)) {
+            text
+        } else {
+            Self::Error(self.too_long()).text()
+        }
+        .into_bytes()
     }
 
     /// Adds what sub-commands tell; those at the end that have nothing to tell are left out.
@@ -181,6 +193,9 @@ impl Reply {
         let line = str::from_utf8(text).map_err(|_| bad())?.trim_ascii_end();
         if let Some(code) = line.strip_prefix('E').and_then(number) {
             return Ok(Self::Error(ErrorCode(code)));
+        }
+        if *kind == ReplyKind::Recordings {
+            return if line.starts_with('{') { Ok(Self::Recordings(line.into())) } else { Err(bad()) };
         }
         let mut parts = line.split(SEPARATOR);
         let main = parts.next().map(str::trim_ascii_end).filter(|main| is_one(main));
@@ -205,6 +220,7 @@ impl Reply {
                 figures.collect::<Vec<_>>().join(" ") + "\n"
             }
             Self::Info(info) => info.to_string(),
+            Self::Recordings(line) => format!("{line}\n"),
             Self::Error(code) => format!("{code}\n"),
             // Results are written by `encode`, which knows the limit.
             Self::Results { main, .. } => main.text(),
@@ -323,6 +339,8 @@ fn answer(line: &str, kind: &ReplyKind) -> Option<Reply> {
             figures(line, &names).map(|values| Reply::Stats { verbose, values })
         }
         ReplyKind::Stats(names) => figures(line, names).map(|values| Reply::Stats { verbose, values }),
+        // Read before, as its texts may hold what looks like a separator.
+        ReplyKind::Recordings => None,
         ReplyKind::Info { load } => info(line, *load).map(Reply::Info),
         ReplyKind::Counters(names) => figures(line, names).map(|values| Reply::Counters { verbose, values }),
     }
@@ -415,6 +433,7 @@ mod tests {
             (Reply::Feature(true), ReplyKind::Feature, "1\n"),
             (Reply::Feature(false), ReplyKind::Feature, "0\n"),
             (Reply::NoSession, ReplyKind::Lookup, "0\n"),
+            (Reply::Recordings("{\"a\":\"b && c\"}".into()), ReplyKind::Recordings, "{\"a\":\"b && c\"}\n"),
             (media(35000, None, false), ReplyKind::Media, "35000\n"),
             (media(35000, Some("192.0.2.1"), false), ReplyKind::Lookup, "35000 192.0.2.1\n"),
             (media(35000, Some("::1"), true), ReplyKind::Media, "35000 ::1 6\n"),

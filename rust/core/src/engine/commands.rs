@@ -57,9 +57,11 @@ impl Engine {
                 Reply::Done
             }
             // These are answered by the front; it never hands them on.
-            Command::Version | Command::Feature(_) | Command::Info { .. } | Command::Counters { .. } => {
-                Reply::Error(ErrorCode::INTERNAL_FAILURE)
-            }
+            Command::Version
+            | Command::Feature(_)
+            | Command::Info { .. }
+            | Command::Counters { .. }
+            | Command::Recordings { .. } => Reply::Error(ErrorCode::INTERNAL_FAILURE),
         }
     }
 

@@ -83,6 +83,7 @@ impl Lab {
             Accepted::Counters { verbose, names } => {
                 self.front.counters(&self.engine.stats(), verbose, &names)
             }
+            Accepted::Recordings { .. } => Reply::Recordings("{}".into()),
         };
         self.front.answered(&reply);
         self.close_pairs();

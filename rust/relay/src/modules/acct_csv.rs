@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::gethostname;
 use rtpproxy_core::accounting::{Node, SessionEnd, csv_header, write_csv};
 
-use super::thread::{ModuleQueue, ModuleThread, ThreadKind, Work, start};
+use crate::work::{ThreadKind, Work, WorkQueue, WorkThread, start};
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl AcctCsv {
     }
 
     /// Starts the thread that writes.
-    pub(super) fn start(mut self) -> io::Result<(ModuleQueue<SessionEnd>, ModuleThread)> {
+    pub(super) fn start(mut self) -> io::Result<(WorkQueue<SessionEnd>, WorkThread)> {
         // The process that opened the file may have been the one that stayed in the foreground.
         self.node.pid = std::process::id();
         start(THREAD, move |work| self.run(work))
@@ -55,7 +55,9 @@ impl AcctCsv {
                 write_csv(&self.node, &end, &mut lines);
                 count += 1;
             }
-            if !self.append_patiently(&lines, work) {
+            if self.append_patiently(&lines, work) {
+                work.succeed(count);
+            } else {
                 work.lose(count);
             }
             let lost = work.take_lost();

@@ -12,8 +12,8 @@ use rtpproxy_core::rtcp_json::write_json;
 use rtpproxy_core::time::Wall;
 use socket2::{Domain, Socket, Type};
 
-use super::thread::{ModuleQueue, ModuleThread, ThreadKind, Work, start};
 use crate::config::{HepConfig, HepTransport};
+use crate::work::{ThreadKind, Work, WorkQueue, WorkThread, start};
 
 /// The way to a capture server, open.
 #[derive(Debug)]
@@ -44,19 +44,23 @@ impl Hep {
     }
 
     /// Starts the thread that sends.
-    pub(super) fn start(mut self) -> io::Result<(ModuleQueue<Report>, ModuleThread)> {
+    pub(super) fn start(mut self) -> io::Result<(WorkQueue<Report>, WorkThread)> {
         start(THREAD, move |work| self.run(work))
     }
 
     fn run(&mut self, work: &Work<Report>) {
         let mut losses = Throttle::default();
         while let Some(report) = work.next() {
-            if self.encode(&report) && !self.deliver(work) {
-                work.lose(1);
-                if self.failing {
-                    // The relay has ended, and the server is no more likely to take the rest.
-                    work.lose(work.waiting().count() as u64);
-                    break;
+            if self.encode(&report) {
+                if self.deliver(work) {
+                    work.succeed(1);
+                } else {
+                    work.lose(1);
+                    if self.failing {
+                        // The relay has ended, and the server is no more likely to take the rest.
+                        work.lose(work.waiting().count() as u64);
+                        break;
+                    }
                 }
             }
             // What was lost while the server could not be reached is told when it can be again.

@@ -6,7 +6,6 @@
 
 mod acct_csv;
 mod hep;
-mod thread;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,9 +16,9 @@ use rtpproxy_core::config::ModuleKind;
 use rtpproxy_core::effects::CapturedRtcp;
 
 use crate::config::{HepConfig, Module};
+use crate::work::{Outcome, WorkQueue, WorkThreads};
 use acct_csv::AcctCsv;
 use hep::{Hep, Report};
-use thread::{ModuleQueue, ModuleThread};
 
 /// Modules with what they need from the system, ready to be started with a relay.
 #[derive(Debug, Default)]
@@ -78,7 +77,7 @@ impl Modules {
     }
 
     /// Starts their threads.
-    pub(crate) fn start(self) -> io::Result<(ModuleThreads, ModuleTap)> {
+    pub(crate) fn start(self) -> io::Result<(WorkThreads, ModuleTap)> {
         let mut threads = Vec::new();
         let mut tap = ModuleTap::default();
         for account in self.accounts {
@@ -91,7 +90,7 @@ impl Modules {
             tap.captures.push(queue);
             threads.push(thread);
         }
-        Ok((ModuleThreads(threads), tap))
+        Ok((WorkThreads(threads), tap))
     }
 }
 
@@ -116,25 +115,31 @@ pub enum ModuleError {
     },
 }
 
-/// The threads of the modules. Dropping them ends them: what is queued is dealt with first, within some seconds.
-#[derive(Debug)]
-pub(crate) struct ModuleThreads(Vec<ModuleThread>);
-
-impl Drop for ModuleThreads {
-    fn drop(&mut self) {
-        // All are told before the first one is waited for.
-        self.0.iter_mut().for_each(ModuleThread::stop);
-    }
+/// The figures of the modules, over all of a kind; `None` without one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ModuleFigures {
+    /// Lines.
+    pub(crate) acct_csv: Option<Outcome>,
+    /// Reports.
+    pub(crate) acct_rtcp_hep: Option<Outcome>,
 }
 
 /// The way of one worker to the modules. Never waits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ModuleTap {
-    accounts: Vec<ModuleQueue<SessionEnd>>,
-    captures: Vec<ModuleQueue<Report>>,
+    accounts: Vec<WorkQueue<SessionEnd>>,
+    captures: Vec<WorkQueue<Report>>,
 }
 
 impl ModuleTap {
+    /// The figures of the modules.
+    pub(crate) fn figures(&self) -> ModuleFigures {
+        ModuleFigures {
+            acct_csv: Outcome::sum(self.accounts.iter().map(WorkQueue::outcome)),
+            acct_rtcp_hep: Outcome::sum(self.captures.iter().map(WorkQueue::outcome)),
+        }
+    }
+
     /// Tells of a session that has ended.
     pub(crate) fn session_ended(&self, end: Box<SessionEnd>) {
         let end = Arc::from(end);

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::disk::no_answer;
 use super::files::{ATTEMPTS_MAX, Folder, Site, file_mode, part_name};
+use super::ledger::Entry;
 use super::names::Names;
 use super::sidecar::{FileFacts, Sidecar, hex_unless_utf8};
 
@@ -42,6 +44,8 @@ pub(super) struct Job {
     pub(super) call_id: Option<CallId>,
     /// An earlier process has left it.
     pub(super) is_recovered: bool,
+    /// What others see of it; `None` of a leftover.
+    pub(super) entry: Option<Entry>,
     /// How many packets are in the files.
     pub(super) packets: u64,
     /// How many should be and are not.
@@ -50,19 +54,19 @@ pub(super) struct Job {
 
 impl Job {
     /// The first file, for messages.
-    fn path(&self) -> String {
+    fn path(&self) -> PathBuf {
         let Closed { file, part, .. } = &self.files[0];
         let folder = if file.is_some() { &self.spool } else { &self.target };
-        folder.path_of(part).display().to_string()
+        folder.path_of(part)
     }
 
     fn log_end(&self) {
         let call_id = self.call_id.as_ref().map(tracing::field::display);
         let Self { packets, missing, .. } = self;
         if self.is_recovered {
-            warn!(call_id, file = %self.path(), packets, missing, "recording recovered");
+            warn!(call_id, file = %self.path().display(), packets, missing, "recording recovered");
         } else {
-            info!(call_id, file = %self.path(), packets, missing, "recording finished");
+            info!(call_id, file = %self.path().display(), packets, missing, "recording finished");
         }
     }
 }
@@ -120,21 +124,37 @@ fn do_batch(jobs: Vec<(Job, u32)>, is_last_try: bool) -> Vec<(Job, u32)> {
         }
     }
     let mut failed = Vec::new();
-    for (job, tries, mut outcome) in batch {
-        if outcome.is_ok() && !job.compat {
-            outcome = write_sidecar(&job);
-        }
-        let Err(error) = outcome else {
-            job.log_end();
-            continue;
+    for (job, tries, outcome) in batch {
+        let sidecar =
+            outcome.and_then(|()| if job.compat { Ok(None) } else { write_sidecar(&job).map(Some) });
+        let error = match sidecar {
+            Ok(sidecar) => {
+                job.log_end();
+                if let Some(entry) = &job.entry {
+                    entry.finished(job.path(), sidecar);
+                }
+                continue;
+            }
+            Err(error) => error,
         };
+        if let Some(entry) = &job.entry {
+            entry.totals().count_error();
+        }
         let call_id = job.call_id.as_ref().map(tracing::field::display);
+        let path = job.path();
+        let file = path.display();
         if is_last_try || tries >= TRIES_MAX {
-            error!(call_id, file = %job.path(), "recording not finished: {error}");
+            error!(call_id, %file, "recording not finished: {error}");
+            if let Some(entry) = &job.entry {
+                entry.failed(&format!("it could not be finished: {error}"));
+            }
             continue;
         }
         if tries == 0 {
-            warn!(call_id, file = %job.path(), "recording not finished yet: {error}");
+            warn!(call_id, %file, "recording not finished yet: {error}");
+        }
+        if let Some(entry) = &job.entry {
+            entry.waits(&error.to_string());
         }
         let is_late = error.kind() == io::ErrorKind::TimedOut;
         failed.push((job, if is_late { tries.max(1) } else { tries + 1 }));
@@ -199,7 +219,8 @@ fn copy(job: &Job, index: usize, name: &OsString) -> io::Result<()> {
     job.spool.remove(part)
 }
 
-fn write_sidecar(job: &Job) -> io::Result<()> {
+/// Writes the sidecar; its name is the last thing that appears of a recording.
+fn write_sidecar(job: &Job) -> io::Result<PathBuf> {
     let mut sidecar = job.sidecar.clone();
     sidecar.files = job.files.iter().map(facts).collect();
     let mut text = serde_json::to_vec_pretty(&sidecar)?;
@@ -215,7 +236,7 @@ fn write_sidecar(job: &Job) -> io::Result<()> {
             .and_then(|()| file.sync_data())
             .and_then(|()| job.target.rename(&temporary, &job.target, &name, false));
         match written {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(job.target.path_of(&name)),
             Err(error) => {
                 let _ = job.target.remove(&temporary);
                 if error.kind() != io::ErrorKind::AlreadyExists {

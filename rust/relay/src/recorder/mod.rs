@@ -20,14 +20,17 @@
 //! | `finish`, `sidecar` | what happens after the last packet |
 //! | `recover`, `leftover` | what an earlier process has left: all recordings, one file |
 //! | `retention` | removes old recordings |
+//! | `ledger`, `events` | what others see of recordings, and are told |
 //! | `watch` | whether the folder can be used, for the answers to commands |
 
 mod disk;
 mod drain;
+mod events;
 mod files;
 mod finish;
 mod formats;
 mod head;
+mod ledger;
 mod leftover;
 mod names;
 mod order;
@@ -45,25 +48,32 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded, unbounded};
-use tracing::error;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use rtpproxy_core::host::FolderState;
+use tracing::{error, info};
 
 use self::drain::Drain;
+use self::events::EventQueue;
 use self::files::{Folders, Site};
+use self::ledger::Ledger;
+pub use self::ledger::{RecordingState, RecordingStatus};
 use self::queue::Budget;
 pub use self::queue::RecorderTap;
 use self::recording::Shared;
 use self::retention::Retention;
 pub use self::watch::FolderWatch;
 use crate::config::RecordConfig;
+use crate::work::{Outcome, WorkThreads};
 
 /// The threads behind all recordings.
 #[derive(Debug)]
 pub struct Recorder {
     watch: Arc<FolderWatch>,
+    view: RecorderView,
     /// `None` without a recording folder.
     threads: Option<Threads>,
 }
@@ -79,8 +89,18 @@ impl Recorder {
     pub fn start(config: RecordConfig, workers: usize) -> io::Result<(Self, Vec<RecorderTap>)> {
         let Some(folders) = Folders::new(&config)? else {
             let taps = (0..workers).map(|_| RecorderTap::closed()).collect();
-            return Ok((Self { watch: FolderWatch::unusable(), threads: None }, taps));
+            let view = RecorderView::default();
+            return Ok((Self { watch: FolderWatch::unusable(), view, threads: None }, taps));
         };
+        let mut queues = Vec::new();
+        let mut listeners = WorkThreads(Vec::new());
+        for target in &config.events {
+            let (queue, listener) = events::start(target)
+                .map_err(|error| io::Error::new(error.kind(), format!("record events {target}: {error}")))?;
+            queues.push(queue);
+            listeners.0.push(listener);
+        }
+        let ledger = Ledger::new(queues);
         let (watch, probe) = FolderWatch::start(&config)?;
         let retention = Retention::start(&config)?;
         let budget = Budget::new(config.buffer_bytes, workers);
@@ -109,11 +129,21 @@ impl Recorder {
             running: 0,
             budget: Arc::clone(&budget),
             watch: Arc::clone(&watch),
+            ledger: Arc::clone(&ledger),
         };
         let drain = Drain::new(outlets, shared, finished);
+        let overseer = Overseer { watch: Arc::clone(&watch), ledger: Arc::clone(&ledger) };
+        let ended = stopped.clone();
+        let overseer = spawn("recorder-watch", move || overseer.run(&ended))?;
         let drain = spawn("recorder", move || drain.run(&stopped))?;
-        let threads = Threads { stop, probe, retention, drain, recovery, finishers };
-        Ok((Self { watch, threads: Some(threads) }, taps))
+        let threads = Threads { stop, probe, retention, drain, recovery, overseer, finishers, listeners };
+        let view = RecorderView(Some(Viewed { ledger, watch: Arc::clone(&watch), budget }));
+        Ok((Self { watch, view, threads: Some(threads) }, taps))
+    }
+
+    /// What others may know of recordings.
+    pub(crate) fn view(&self) -> RecorderView {
+        self.view.clone()
     }
 
     /// The state of the recording folder.
@@ -125,17 +155,20 @@ impl Recorder {
     ///
     /// The taps should be dropped or flushed before. A disk that does not answer is waited for 30 s.
     pub fn shutdown(self) {
-        let Some(Threads { stop, probe, retention, drain, recovery, finishers }) = self.threads else {
+        let Some(threads) = self.threads else {
             return;
         };
+        let Threads { stop, probe, retention, drain, recovery, overseer, finishers, listeners } = threads;
         drop((stop, probe));
         if let Some(retention) = retention {
             retention.stop();
         }
         let deadline = Instant::now() + SHUTDOWN_MAX;
-        for thread in std::iter::once(drain).chain(recovery).chain(finishers) {
+        for thread in [overseer, drain].into_iter().chain(recovery).chain(finishers) {
             join(thread, deadline);
         }
+        // Now they have heard of every recording.
+        drop(listeners);
     }
 }
 
@@ -152,6 +185,113 @@ struct Threads {
     recovery: Vec<JoinHandle<()>>,
     /// For each place; they end after the others.
     finishers: Vec<JoinHandle<()>>,
+    overseer: JoinHandle<()>,
+    /// Those who are told of recordings.
+    listeners: WorkThreads,
+}
+
+/// What others may know of recordings, while the disk stands still too. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RecorderView(Option<Viewed>);
+
+#[derive(Clone, Debug)]
+struct Viewed {
+    ledger: Arc<Ledger>,
+    watch: Arc<FolderWatch>,
+    budget: Arc<Budget>,
+}
+
+impl RecorderView {
+    /// The recordings with a number above `after`, in their order: those that run, and the last that ended.
+    pub(crate) fn recordings(&self, after: u64) -> Vec<RecordingStatus> {
+        self.0.as_ref().map_or_else(Vec::new, |viewed| viewed.ledger.recordings(after))
+    }
+
+    /// The figures of the recorder; `None` without a recording folder.
+    pub(crate) fn figures(&self) -> Option<RecorderFigures> {
+        let Viewed { ledger, watch, budget } = self.0.as_ref()?;
+        let totals = ledger.totals();
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let events = Outcome::sum(ledger.queues().iter().map(EventQueue::outcome)).unwrap_or_default();
+        Some(RecorderFigures {
+            running: ledger.running(),
+            started: get(&totals.started),
+            finished: get(&totals.finished),
+            failed: get(&totals.failed),
+            packets: get(&totals.packets),
+            payload_bytes: get(&totals.payload_bytes),
+            written_bytes: get(&totals.written_bytes),
+            dropped_by_disk: get(&totals.refused),
+            dropped_by_memory: budget.dropped(),
+            errors: get(&totals.errors),
+            last_error_s: get(&totals.last_error_s),
+            queue_bytes: budget.used() as u64,
+            queue_bytes_max: budget.limit() as u64,
+            folder: watch.state(),
+            events_delivered: events.done,
+            events_lost: events.lost,
+        })
+    }
+}
+
+/// The figures of the recorder since the start, and as they are now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecorderFigures {
+    /// Recordings in each of [`RecordingState::RUNNING`].
+    pub(crate) running: [u64; 4],
+    /// Recordings begun.
+    pub(crate) started: u64,
+    /// Recordings finished.
+    pub(crate) finished: u64,
+    /// Recordings given up.
+    pub(crate) failed: u64,
+    /// Packets recorded.
+    pub(crate) packets: u64,
+    /// Their payload.
+    pub(crate) payload_bytes: u64,
+    /// Bytes written to files.
+    pub(crate) written_bytes: u64,
+    /// Packets left out as the disk refused them.
+    pub(crate) dropped_by_disk: u64,
+    /// Packets left out as the memory for packets that wait was used up.
+    pub(crate) dropped_by_memory: u64,
+    /// Attempts to open, write or finish a file that failed.
+    pub(crate) errors: u64,
+    /// When the last of them failed, in seconds since 1970; 0 if none did.
+    pub(crate) last_error_s: u64,
+    /// Memory for packets that wait.
+    pub(crate) queue_bytes: u64,
+    /// How much of it there may be.
+    pub(crate) queue_bytes_max: u64,
+    /// The folder.
+    pub(crate) folder: FolderState,
+    /// Events delivered.
+    pub(crate) events_delivered: u64,
+    /// Events lost.
+    pub(crate) events_lost: u64,
+}
+
+/// Notices a disk that does not answer, which the threads that wait for it cannot.
+struct Overseer {
+    watch: Arc<FolderWatch>,
+    ledger: Arc<Ledger>,
+}
+
+impl Overseer {
+    /// Works until the sender of `stopped` is dropped.
+    fn run(&self, stopped: &Receiver<()>) {
+        let mut was_stalled = false;
+        while stopped.recv_timeout(OVERSIGHT_PERIOD) == Err(RecvTimeoutError::Timeout) {
+            let is_stalled = self.watch.is_stalled();
+            match (was_stalled, is_stalled) {
+                (false, true) => error!("recording folder: the disk does not answer: packets wait in memory"),
+                (true, false) => info!("recording folder: the disk answers again"),
+                _ => {}
+            }
+            self.ledger.set_stalled(is_stalled);
+            was_stalled = is_stalled;
+        }
+    }
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
@@ -171,5 +311,7 @@ fn join(thread: JoinHandle<()>, deadline: Instant) {
     }
 }
 
+/// How often it is looked whether the disk answers.
+const OVERSIGHT_PERIOD: Duration = Duration::from_millis(250);
 /// How long the disk may take for everything that is left.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -80,13 +80,30 @@ pub(super) fn way(budget: &Arc<Budget>) -> (RecorderTap, Outlet) {
 pub(super) struct Budget {
     limit: usize,
     used: AtomicUsize,
+    /// Packets that found no room.
+    dropped: AtomicU64,
 }
 
 impl Budget {
     /// A budget of `bytes`, but never so small that a worker could get no chunk at all.
     pub(super) fn new(bytes: usize, workers: usize) -> Arc<Self> {
         let limit = bytes.max(workers * CHUNKS_MIN * Chunk::SIZE);
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+        Arc::new(Self { limit, used: AtomicUsize::new(0), dropped: AtomicU64::new(0) })
+    }
+
+    /// How many bytes there may be.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many there are.
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// How many packets found no room.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     fn take(&self, bytes: usize) -> bool {
@@ -393,6 +410,7 @@ impl Inlet {
         let dropped = self.dropped.entry((id, leg, channel)).or_insert(none);
         dropped.packets += 1;
         dropped.last = at;
+        self.budget.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     fn take_dropped(&mut self, key: (RecordingId, Leg, Channel)) -> Option<Note> {
@@ -493,6 +511,6 @@ mod tests {
 
     /// In chunks.
     fn used(budget: &Budget) -> usize {
-        budget.used.load(Ordering::Relaxed) / Chunk::SIZE
+        budget.used() / Chunk::SIZE
     }
 }

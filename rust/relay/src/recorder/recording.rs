@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rtpproxy_core::command::Tag;
@@ -16,14 +17,18 @@ use super::files::{Created, Folder, Folders, Site};
 use super::finish::{Closed, Job};
 use super::formats::{Encoder, Notes};
 use super::head::{Head, Held};
+use super::ledger::{Entry, Figures, Ledger};
 use super::names::Names;
 use super::order::Order;
 use super::queue::{Budget, Dropped, PacketHead};
-use super::sidecar::{Sidecar, channel_name, hex, hex_unless_utf8, mark_text, rfc3339};
-use super::tally::{self, Tally};
+use super::sidecar::{Sidecar, hex, id_text, mark_text, section_comments};
+use super::tally::Tally;
 use super::watch::FolderWatch;
 use super::writer::{Flush, Writer, Written};
 use crate::config::{RecordConfig, RecordFormat};
+
+mod gaps;
+mod view;
 
 /// What all recordings share.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     /// How the disks are.
     pub(super) watch: Arc<FolderWatch>,
+    /// What others see of them.
+    pub(super) ledger: Arc<Ledger>,
 }
 
 impl Shared {
@@ -54,6 +61,8 @@ impl Shared {
 pub(super) struct Recording {
     /// How it started, with the facts of the legs as they are now.
     start: RecordingStart,
+    /// What others see of it.
+    entry: Entry,
     names: Names,
     files: Vec<OpenFile>,
     /// Where the files are; `None` until a folder takes them.
@@ -63,6 +72,8 @@ pub(super) struct Recording {
     trouble: Option<Trouble>,
     /// The file before this one, in another folder.
     moved_from: Option<PathBuf>,
+    /// What is in such files.
+    earlier: Figures,
     order: Order,
     head: Option<Head>,
     /// Remarks for the next packet.
@@ -70,6 +81,7 @@ pub(super) struct Recording {
     /// Packets that are missing before the next one of each stream, and why.
     missing: [Option<(Dropped, String)>; 4],
     tally: Tally,
+    is_paused: bool,
     /// The stamp of the last packet.
     last: Wall,
     ended: Option<(Now, EndReason, Instant)>,
@@ -118,20 +130,24 @@ impl Recording {
         let mut recording = Self {
             files: files.collect(),
             last: Wall::default(),
+            entry: shared.ledger.enter(&start),
             start,
             names,
             place: None,
             retry_at: now,
             trouble: None,
             moved_from: None,
+            earlier: Figures::default(),
             order: Order::default(),
             head,
             comments: Vec::new(),
             missing: [const { None }; 4],
             tally: Tally::default(),
+            is_paused: false,
             ended: None,
         };
         recording.open(shared, now);
+        recording.publish();
         recording
     }
 
@@ -143,6 +159,7 @@ impl Recording {
             if let Some(trouble) = &mut self.trouble {
                 trouble.missing += 1;
             }
+            self.entry.totals().refused.fetch_add(1, Ordering::Relaxed);
             self.miss(&Dropped { id, leg, channel, packets: 1, first: at, last: at }, None);
             return;
         }
@@ -163,6 +180,7 @@ impl Recording {
             );
         }
         self.miss(dropped, Some("no memory left while the disk was slow"));
+        self.publish();
     }
 
     /// The call was changed by a command.
@@ -171,6 +189,7 @@ impl Recording {
             && self.start.to_tag.as_ref() != Some(&tag)
         {
             self.comment(id_text("to-tag", tag.as_bytes()));
+            self.entry.set_to_tag(&tag);
             self.start.to_tag = Some(tag);
         }
         self.start.legs = legs;
@@ -180,6 +199,12 @@ impl Recording {
     pub(super) fn mark(&mut self, at: Now, mark: &Mark) {
         self.tally.mark(at, mark);
         self.comment(mark_text(at.wall, mark));
+        match mark {
+            Mark::Paused => self.is_paused = true,
+            Mark::Resumed => self.is_paused = false,
+            Mark::Latched { .. } | Mark::Relatched { .. } | Mark::Refused { .. } => return,
+        }
+        self.publish();
     }
 
     /// The recording is over; [`Self::complete`] must follow.
@@ -198,6 +223,7 @@ impl Recording {
             writer.append(now, 0, |out| encoder.end(&tally, start, end, &comments, out));
         }
         self.flush(shared, now, |_| true);
+        self.publish();
     }
 
     /// Does what the time asks for: opening, writing, trying again, letting others know. Returns the files that it
@@ -218,7 +244,9 @@ impl Recording {
             self.forget_files();
             self.open(shared, now);
         }
-        if now >= self.retry_at { self.move_on(shared, now, MOVE_AFTER) } else { None }
+        let left = if now >= self.retry_at { self.move_on(shared, now, MOVE_AFTER) } else { None };
+        self.publish();
+        left
     }
 
     /// Whether the disk refuses at the moment.
@@ -244,6 +272,7 @@ impl Recording {
         let Some(place) = self.place.take() else {
             let cause = self.trouble.map(|trouble| trouble.cause).unwrap_or_default();
             error!(call_id = %self.start.call_id, "recording failed, nothing could be written: {cause}");
+            self.entry.failed(&format!("nothing could be written: {cause}"));
             return [left, None];
         };
         // A file may have been lost since the end.
@@ -253,12 +282,20 @@ impl Recording {
         for file in &mut self.files {
             file.pending = Tally::default();
         }
-        [left, Some(self.job(shared, place, at.wall, reason.name()))]
+        self.entry.count(self.figures());
+        let entry = Some(self.entry.clone());
+        [left, Some(self.job(shared, place, (at.wall, reason.name()), entry))]
     }
 
     /// What is to be done with the files that are at `place`.
-    fn job(&mut self, shared: &Shared, place: Place, at: Wall, reason: &'static str) -> Job {
-        let mut sidecar = Sidecar::new(&self.start, shared.config.format, &self.tally, (at, reason));
+    fn job(
+        &mut self,
+        shared: &Shared,
+        place: Place,
+        ended: (Wall, &'static str),
+        entry: Option<Entry>,
+    ) -> Job {
+        let mut sidecar = Sidecar::new(&self.start, shared.config.format, &self.tally, ended);
         sidecar.moved_from = self.moved_from.as_deref().map(|path| path.display().to_string());
         let comments = section_comments(&self.start);
         let files = self.files.iter_mut().zip(place.parts).filter_map(|(file, part)| {
@@ -279,6 +316,7 @@ impl Recording {
             compat: shared.config.compat,
             call_id: Some(self.start.call_id.clone()),
             is_recovered: false,
+            entry,
             packets: self.tally.sum(|stream| stream.packets) - self.tally.unsaved,
             missing: self.tally.sum(|stream| stream.dropped) + self.tally.unsaved,
         }
@@ -297,6 +335,7 @@ impl Recording {
                 self.flush(shared, now, |_| true);
             }
             Err(error) => {
+                self.entry.totals().count_error();
                 if self.trouble.is_none() {
                     let file = self.path(0);
                     let file = file.display();
@@ -321,8 +360,9 @@ impl Recording {
         let from = place.target.path_of(&self.names.file(0, place.attempt));
         let to = created.target.path_of(&self.names.file(0, created.attempt));
         warn!(%call_id, from = %from.display(), to = %to.display(), "recording goes on in the other folder");
-        let mut job = self.job(shared, place, self.last, "moved");
+        let mut job = self.job(shared, place, (self.last, "moved"), None);
         job.sidecar.moved_to = Some(to.display().to_string());
+        self.earlier = self.earlier.plus(Figures::of(&self.tally));
         self.tally = Tally::default();
         self.moved_from = Some(from);
         if let Some(head) = &mut self.head {
@@ -374,6 +414,7 @@ impl Recording {
             parts.push(part);
         }
         self.place = Some(Place { site, parts, attempt, spool, target });
+        self.entry.set_file(self.path(0));
     }
 
     fn refused(&mut self, error: &io::Error, now: Instant) {
@@ -451,14 +492,18 @@ impl Recording {
             if !which(writer) {
                 continue;
             }
+            let before = writer.len();
             let outcome = match shared.watch.lack(site).filter(|_| lacks) {
                 Some(lack) => writer.refuse(now, lack),
                 None => writer.flush(now),
             };
+            let totals = self.entry.totals();
+            totals.written_bytes.fetch_add(writer.len().saturating_sub(before), Ordering::Relaxed);
             match outcome {
                 Flush::Done | Flush::Recovered => self.tally.absorb(pending),
-                Flush::StillFailing => {}
+                Flush::StillFailing => totals.count_error(),
                 Flush::Failed(error) => {
+                    totals.count_error();
                     if self.trouble.is_none() {
                         let (call_id, file) = (&self.start.call_id, self.path(index));
                         let file = file.display();
@@ -475,53 +520,6 @@ impl Recording {
             let seconds = now.saturating_duration_since(since).as_secs();
             info!(%call_id, file = %file.display(), seconds, missing, "recording goes on");
         }
-    }
-
-    /// Counts packets that are missing before the next one of their stream, for the trouble there is unless
-    /// `cause` says otherwise.
-    fn miss(&mut self, dropped: &Dropped, cause: Option<&str>) {
-        match &mut self.missing[tally::index(dropped.leg, dropped.channel)] {
-            Some((sum, _)) => {
-                sum.packets += dropped.packets;
-                sum.first = if dropped.first.wall < sum.first.wall { dropped.first } else { sum.first };
-                sum.last = if dropped.last.wall > sum.last.wall { dropped.last } else { sum.last };
-            }
-            none => {
-                let trouble = self.trouble.as_ref().map(|trouble| trouble.cause.as_str());
-                let cause = cause.or(trouble).unwrap_or_default();
-                *none = Some((*dropped, cause.to_owned()));
-            }
-        }
-    }
-
-    /// What is to be seen at the next packet of a stream.
-    fn take_notes(&mut self, leg: Leg, channel: Channel) -> Notes {
-        let mut dropped = 0;
-        if let Some((missing, cause)) = self.missing[tally::index(leg, channel)].take() {
-            dropped = missing.packets;
-            self.settle(&missing, &cause);
-        }
-        Notes { comments: std::mem::take(&mut self.comments), dropped }
-    }
-
-    /// Counts what is missing and no packet follows.
-    fn settle_all(&mut self) {
-        for (dropped, cause) in std::mem::take(&mut self.missing).into_iter().flatten() {
-            self.settle(&dropped, &cause);
-        }
-    }
-
-    fn settle(&mut self, dropped: &Dropped, cause: &str) {
-        let index = self.file_of_stream(dropped.leg, dropped.channel);
-        self.files[index].pending.dropped(dropped, cause);
-        let Dropped { leg, channel, packets, first, last, .. } = *dropped;
-        self.comment(format!(
-            "gap: {packets} packets of {} {} are missing, from {} to {}: {cause}",
-            leg.name(),
-            channel_name(channel),
-            rfc3339(first.wall),
-            rfc3339(last.wall),
-        ));
     }
 
     fn comment(&mut self, text: String) {
@@ -557,23 +555,6 @@ impl Recording {
             Some(place) => place.spool.path_of(&place.parts[index]),
             None => self.names.file(index, 1).into(),
         }
-    }
-}
-
-fn section_comments(start: &RecordingStart) -> Vec<String> {
-    let RecordingStart { call_id, from_tag, to_tag, at, .. } = start;
-    let mut comments = vec![id_text("call-id", call_id.as_bytes()), id_text("from-tag", from_tag.as_bytes())];
-    comments.extend(to_tag.as_ref().map(|tag| id_text("to-tag", tag.as_bytes())));
-    comments.push(format!("start: {}", rfc3339(at.wall)));
-    comments
-}
-
-/// An id for a comment, with its exact bytes if it is no text.
-fn id_text(name: &str, id: &[u8]) -> String {
-    let text = String::from_utf8_lossy(id);
-    match hex_unless_utf8(id) {
-        None => format!("{name}: {text}"),
-        Some(hex) => format!("{name}: {text} (hex {hex})"),
     }
 }
 

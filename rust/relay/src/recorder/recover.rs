@@ -249,6 +249,7 @@ fn job(
         compat: false,
         call_id,
         is_recovered: true,
+        entry: None,
     }
 }
 

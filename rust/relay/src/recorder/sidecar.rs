@@ -204,6 +204,24 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What the section of a file says of its recording.
+pub(super) fn section_comments(start: &RecordingStart) -> Vec<String> {
+    let RecordingStart { call_id, from_tag, to_tag, at, .. } = start;
+    let mut comments = vec![id_text("call-id", call_id.as_bytes()), id_text("from-tag", from_tag.as_bytes())];
+    comments.extend(to_tag.as_ref().map(|tag| id_text("to-tag", tag.as_bytes())));
+    comments.push(format!("start: {}", rfc3339(at.wall)));
+    comments
+}
+
+/// An id for a comment, with its exact bytes if it is no text.
+pub(super) fn id_text(name: &str, id: &[u8]) -> String {
+    let text = String::from_utf8_lossy(id);
+    match hex_unless_utf8(id) {
+        None => format!("{name}: {text}"),
+        Some(hex) => format!("{name}: {text} (hex {hex})"),
+    }
+}
+
 /// The exact bytes of an id, if its text form has lost some.
 pub(super) fn hex_unless_utf8(id: &[u8]) -> Option<String> {
     str::from_utf8(id).is_err().then(|| hex(id))

@@ -171,6 +171,12 @@ impl FolderWatch {
         }
     }
 
+    /// True while the disk does not answer: that of the recorder's present work, or every one.
+    pub(super) fn is_stalled(&self) -> bool {
+        let is_unanswered = |place| self.is_unanswered(place);
+        self.is_working_long() || (!self.places.is_empty() && self.places.iter().all(is_unanswered))
+    }
+
     fn is_working_long(&self) -> bool {
         self.is_long_ago(&self.working_ms)
     }

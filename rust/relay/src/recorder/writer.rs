@@ -148,6 +148,11 @@ impl<S: Storage> Writer<S> {
         self.storage.as_ref().is_some_and(Storage::is_removed)
     }
 
+    /// The bytes in the file.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Whether the last write failed.
     pub(super) fn is_failing(&self) -> bool {
         self.retry_at.is_some()

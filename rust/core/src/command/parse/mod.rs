@@ -92,11 +92,15 @@ enum Verb {
     DeleteAll,
     Info,
     Counters,
+    Recordings,
 }
 
 impl Verb {
     /// The verb of a command word, and the modifiers behind it.
     fn of(word: &[u8]) -> Option<(Self, &[u8])> {
+        if word.eq_ignore_ascii_case(RECORDINGS) {
+            return Some((Self::Recordings, b""));
+        }
         let (letter, modifiers) = word.split_first()?;
         let verb = match letter.to_ascii_uppercase() {
             b'V' => match modifiers {
@@ -124,6 +128,7 @@ impl Verb {
     fn word_count(self) -> RangeInclusive<usize> {
         match self {
             Self::Version | Self::DeleteAll | Self::Info => 1..=1,
+            Self::Recordings => 1..=2,
             Self::Feature => 2..=2,
             Self::Update => 5..=8,
             Self::Lookup | Self::Play => 5..=6,
@@ -177,6 +182,7 @@ fn command(request: &Request<'_>, rules: &mut dyn Rules) -> Result<Command, Erro
             verbose: flag(request.modifiers, b'V').ok_or(ErrorCode::COUNTERS_MODIFIER)?,
             names: args.iter().map(|&name| name.into()).collect(),
         },
+        Verb::Recordings => Command::Recordings { after: recording_number(args)? },
     })
 }
 
@@ -246,10 +252,20 @@ fn info_modifiers(modifiers: &[u8]) -> Result<bool, ErrorCode> {
     Ok(load)
 }
 
+/// The number behind which `?recordings` goes on; 0 without one.
+fn recording_number(args: &[&[u8]]) -> Result<u64, ErrorCode> {
+    let Some(word) = args.first() else { return Ok(0) };
+    let digits = str::from_utf8(word).ok().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).ok_or(ErrorCode::ARGUMENT_COUNT)
+}
+
 /// Whether `letter` is given, any number of times; `None` if another one is.
 fn flag(modifiers: &[u8], letter: u8) -> Option<bool> {
     modifiers.iter().all(|given| given.eq_ignore_ascii_case(&letter)).then_some(!modifiers.is_empty())
 }
+
+/// The one command that is no letter: no script for the C program, which answers `E0`, can mean it.
+pub(super) const RECORDINGS: &[u8] = b"?recordings";
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use crate::command::{LocalSpec, MediaAddr, NotifyArgs, Offer, Setting, SubComman
 
 #[test]
 fn commands() {
-    let rows: [(&str, Command); 41] = [
+    let rows: [(&str, Command); 43] = [
         ("V", Command::Version),
         (" v\r\n", Command::Version),
         ("VF 20040107", Command::Feature(word("20040107"))),
@@ -47,6 +47,8 @@ fn commands() {
         ("IBlL", Command::Info { load: true }),
         ("G", Command::Counters { verbose: false, names: vec![] }),
         ("g a b", Command::Counters { verbose: false, names: vec![word("a"), word("b")] }),
+        ("?recordings", Command::Recordings { after: 0 }),
+        ("?recordings 17", Command::Recordings { after: 17 }),
         ("GvV a", Command::Counters { verbose: true, names: vec![word("a")] }),
         (
             "D &&x &&&",
@@ -65,6 +67,9 @@ fn refusals() {
         ("Z", 0),
         ("T x && D", 0),
         ("\u{e9}", 0),
+        ("?", 0),
+        ("?recording", 0),
+        ("?recordings1", 0),
         ("V x", 1),
         ("VFx", 1),
         ("VG x", 1),
@@ -90,6 +95,10 @@ fn refusals() {
         ("Q c", 1),
         ("Q c f t 4 5 6 7 8 9 10 11 12 13 14 15", 1),
         ("X x", 1),
+        ("?recordings 1 2", 1),
+        ("?recordings x", 1),
+        ("?recordings -1", 1),
+        ("?recordings 18446744073709551616", 1),
         ("I x", 1),
         ("Vx x", 1),
         ("Vx", 2),
@@ -106,6 +115,7 @@ fn refusals() {
         ("Cx c n f && D", 3),
         ("Nx c f && D", 3),
         ("X && D", 3),
+        ("?recordings && D", 3),
         ("Ix && D", 3),
         ("Gx && D", 3),
         ("", 5),

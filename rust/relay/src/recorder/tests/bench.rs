@@ -48,7 +48,15 @@ impl Bench {
         let (finished, jobs) = unbounded();
         let folders = Folders::new(&config).unwrap().unwrap();
         let watch = FolderWatch::unprobed();
-        let shared = Shared { config, folders, ip_id: 0, running: 0, budget, watch: Arc::clone(&watch) };
+        let shared = Shared {
+            config,
+            folders,
+            ip_id: 0,
+            running: 0,
+            budget,
+            watch: Arc::clone(&watch),
+            ledger: Arc::default(),
+        };
         let drain = Drain::new(vec![outlet], shared, vec![finished.clone(), finished]);
         Self { folder, tap, drain, watch, jobs }
     }

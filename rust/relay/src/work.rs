@@ -1,4 +1,4 @@
-//! The thread of a module, and the bounded queue into it.
+//! Threads that do what must not hold up others, each behind a bounded queue.
 
 use std::io;
 use std::sync::Arc;
@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
-/// What the thread of a module is like.
+/// What such a thread is like.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ThreadKind {
+pub(crate) struct ThreadKind {
     /// Its name.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Things that may wait for it.
-    pub(super) queue_max: usize,
+    pub(crate) queue_max: usize,
     /// How long the end of the relay waits for it.
-    pub(super) end_patience: Duration,
+    pub(crate) end_patience: Duration,
     /// What the log says if that was not long enough.
-    pub(super) too_late: &'static str,
+    pub(crate) too_late: &'static str,
 }
 
 /// Starts a thread that does `run`, until there is no more [`Work::next`].
-pub(super) fn start<T: Send + Sync + 'static>(
+pub(crate) fn start<T: Send + Sync + 'static>(
     kind: ThreadKind,
     run: impl FnOnce(&Work<T>) + Send + 'static,
-) -> io::Result<(ModuleQueue<T>, ModuleThread)> {
+) -> io::Result<(WorkQueue<T>, WorkThread)> {
     let (stop, stopped) = bounded(0);
     let (finish, finished) = bounded(0);
     let (queue, work) = queue(kind.queue_max, stopped);
@@ -33,48 +33,85 @@ pub(super) fn start<T: Send + Sync + 'static>(
         run(&work);
         drop(finish);
     })?;
-    Ok((queue, ModuleThread { stop: Some(stop), finished, give_up: None, kind }))
+    Ok((queue, WorkThread { stop: Some(stop), finished, give_up: None, kind }))
 }
 
-fn queue<T>(max: usize, stopped: Receiver<()>) -> (ModuleQueue<T>, Work<T>) {
+fn queue<T>(max: usize, stopped: Receiver<()>) -> (WorkQueue<T>, Work<T>) {
     let (into, queue) = bounded(max);
-    let lost = Arc::new(AtomicU64::new(0));
-    (ModuleQueue { into, lost: Arc::clone(&lost) }, Work { queue, stopped, lost })
+    let counts = Arc::new(Counts::default());
+    (WorkQueue { into, counts: Arc::clone(&counts) }, Work { queue, stopped, counts })
 }
 
 /// The way to the thread.
 #[derive(Debug)]
-pub(super) struct ModuleQueue<T> {
+pub(crate) struct WorkQueue<T> {
     into: Sender<Arc<T>>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 }
 
-impl<T> ModuleQueue<T> {
+impl<T> WorkQueue<T> {
     /// Never waits. What there is no room for is counted and lost.
-    pub(super) fn add(&self, item: Arc<T>) {
+    pub(crate) fn add(&self, item: Arc<T>) {
         if self.into.try_send(item).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.counts.lose(1);
         }
+    }
+
+    /// What became of all things so far that do not wait.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let Counts { done, lost, .. } = &*self.counts;
+        Outcome { done: done.load(Ordering::Relaxed), lost: lost.load(Ordering::Relaxed) }
     }
 }
 
-impl<T> Clone for ModuleQueue<T> {
+impl<T> Clone for WorkQueue<T> {
     fn clone(&self) -> Self {
-        Self { into: self.into.clone(), lost: Arc::clone(&self.lost) }
+        Self { into: self.into.clone(), counts: Arc::clone(&self.counts) }
+    }
+}
+
+/// What became of what was queued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Done, and well.
+    pub(crate) done: u64,
+    /// Lost.
+    pub(crate) lost: u64,
+}
+
+impl Outcome {
+    /// The sum; `None` over no queue.
+    pub(crate) fn sum(outcomes: impl Iterator<Item = Self>) -> Option<Self> {
+        outcomes.reduce(|sum, other| Self { done: sum.done + other.done, lost: sum.lost + other.lost })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    done: AtomicU64,
+    lost: AtomicU64,
+    /// Those of `lost` that nobody was told of.
+    untold: AtomicU64,
+}
+
+impl Counts {
+    fn lose(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+        self.untold.fetch_add(count, Ordering::Relaxed);
     }
 }
 
 /// The other end of the queue.
 #[derive(Debug)]
-pub(super) struct Work<T> {
+pub(crate) struct Work<T> {
     queue: Receiver<Arc<T>>,
     stopped: Receiver<()>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 }
 
 impl<T> Work<T> {
     /// Waits for something to do; `None` when the relay has ended and all is done.
-    pub(super) fn next(&self) -> Option<Arc<T>> {
+    pub(crate) fn next(&self) -> Option<Arc<T>> {
         select! {
             recv(self.queue) -> item => item.ok(),
             recv(self.stopped) -> _ => self.queue.try_recv().ok(),
@@ -82,29 +119,34 @@ impl<T> Work<T> {
     }
 
     /// What waits now.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = Arc<T>> {
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Arc<T>> {
         self.queue.try_iter()
     }
 
     /// Waits so long, but not beyond the end of the relay. Whether it has ended.
-    pub(super) fn ends_within(&self, patience: Duration) -> bool {
+    pub(crate) fn ends_within(&self, patience: Duration) -> bool {
         self.stopped.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
     }
 
+    /// Counts what was taken and is done.
+    pub(crate) fn succeed(&self, count: u64) {
+        self.counts.done.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Counts what was taken and is lost.
-    pub(super) fn lose(&self, count: u64) {
-        self.lost.fetch_add(count, Ordering::Relaxed);
+    pub(crate) fn lose(&self, count: u64) {
+        self.counts.lose(count);
     }
 
     /// How much was lost since this was asked last.
-    pub(super) fn take_lost(&self) -> u64 {
-        self.lost.swap(0, Ordering::Relaxed)
+    pub(crate) fn take_lost(&self) -> u64 {
+        self.counts.untold.swap(0, Ordering::Relaxed)
     }
 }
 
 /// A running thread. Dropping it waits until it has dealt with all that was queued, but not for ever.
 #[derive(Debug)]
-pub(super) struct ModuleThread {
+pub(crate) struct WorkThread {
     stop: Option<Sender<()>>,
     finished: Receiver<()>,
     /// When it is waited for no longer, once it was told to end.
@@ -112,9 +154,9 @@ pub(super) struct ModuleThread {
     kind: ThreadKind,
 }
 
-impl ModuleThread {
+impl WorkThread {
     /// Tells it that the relay has ended, and waits for nothing.
-    pub(super) fn stop(&mut self) {
+    fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             drop(stop);
             self.give_up = Some(Instant::now() + self.kind.end_patience);
@@ -122,7 +164,7 @@ impl ModuleThread {
     }
 }
 
-impl Drop for ModuleThread {
+impl Drop for WorkThread {
     fn drop(&mut self) {
         self.stop();
         let ended = self.give_up.map(|give_up| self.finished.recv_deadline(give_up));
@@ -132,30 +174,45 @@ impl Drop for ModuleThread {
     }
 }
 
+/// Several of them. Dropping them ends them, and waits no longer for all than for the most patient one.
+#[derive(Debug)]
+pub(crate) struct WorkThreads(pub(crate) Vec<WorkThread>);
+
+impl Drop for WorkThreads {
+    fn drop(&mut self) {
+        // All are told before the first one is waited for.
+        self.0.iter_mut().for_each(WorkThread::stop);
+    }
+}
+
 #[cfg(test)]
-impl<T> ModuleQueue<T> {
+impl<T> WorkQueue<T> {
     /// How many were lost and not told of.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+    pub(crate) fn lost(&self) -> u64 {
+        self.counts.untold.load(Ordering::Relaxed)
     }
 
     /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.into.is_empty()
     }
 }
 
 #[cfg(test)]
 impl<T> Work<T> {
+    /// That of a relay that has ended, with the way to it.
+    pub(crate) fn of_relay_that_ended() -> (WorkQueue<T>, Self) {
+        queue(16, bounded(0).1)
+    }
+
     /// That of a relay that has ended, with nothing to do.
-    pub(super) fn ended() -> Self {
-        queue(1, bounded(0).1).1
+    pub(crate) fn ended() -> Self {
+        Self::of_relay_that_ended().1
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::ModuleThreads;
     use super::*;
 
     #[test]
@@ -168,6 +225,8 @@ mod tests {
         assert_eq!((queue.lost(), work.waiting().count()), (3, 2));
         work.lose(1);
         assert_eq!((work.take_lost(), work.take_lost()), (4, 0));
+        work.succeed(2);
+        assert_eq!(queue.outcome(), Outcome { done: 2, lost: 4 });
     }
 
     #[test]
@@ -210,7 +269,7 @@ mod tests {
             let held = held.clone();
             start(kind, move |_: &Work<u32>| assert!(held.recv().is_err())).unwrap().1
         };
-        let threads = ModuleThreads((0..4).map(|_| stuck()).collect());
+        let threads = WorkThreads((0..4).map(|_| stuck()).collect());
         let started = Instant::now();
         drop(threads);
         assert!((500..1500).contains(&started.elapsed().as_millis()));
