@@ -120,7 +120,7 @@ def test_shells_read_their_completions(scripts: dict[str, Path], shell: str) -> 
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        (["rtpproxy", "--record-f"], ["--record-format"]),
+        (["rtpproxy", "--record-fo"], ["--record-format"]),
         (["rtpproxy", "-f", "--no_res"], ["--no_resolve"]),
         (["rtpproxy", "dem"], ["demo"]),
         (["rtpproxy", "--latch", "n"], ["nat"]),
@@ -138,7 +138,7 @@ def test_bash_completes(scripts: dict[str, Path], words: list[str], completed: l
 
 @pytest.mark.parametrize(
     ("line", "completed"),
-    [("rtpproxy --record-f", "--record-format"), ("rtpproxy demo --sec", "--seconds")],
+    [("rtpproxy --record-fo", "--record-format"), ("rtpproxy demo --sec", "--seconds")],
 )
 def test_fish_completes(scripts: dict[str, Path], line: str, completed: str) -> None:
     need("fish")
@@ -155,7 +155,7 @@ def test_zsh_completes(scripts: dict[str, Path]) -> None:
         start = f"autoload -U compinit; compinit -u -D; source {scripts['zsh']}; echo rea''dy\n"
         os.write(terminal, start.encode())
         await_text(terminal, "ready")
-        os.write(terminal, b"rtpproxy --record-f\t")
+        os.write(terminal, b"rtpproxy --record-fo\t")
         await_text(terminal, "--record-format")
     finally:
         os.close(terminal)
