@@ -73,7 +73,7 @@ def test_recordings_go_when_they_are_too_old(start_daemon: StartDaemon, make_cal
         }
     wait_until(lambda: not opened.exists(), "what was open is removed in the next round", seconds=30)
     assert running.command("D") == "0"
-    assert len(removals(daemon)) == 2
+    wait_until(lambda: len(removals(daemon)) == 2, "the log tells of both rounds")
 
 
 def test_the_oldest_go_while_all_take_too_much(start_daemon: StartDaemon, make_call: MakeCall) -> None:
