@@ -63,14 +63,6 @@ fn a_recording_whose_folder_is_removed_goes_on_in_the_next_one_and_says_what_is_
     std::fs::create_dir(&inner).unwrap();
     let mut bench = Bench::new(RecordConfig { folder: Some(inner.clone()), ..RecordConfig::default() });
     bench.start(1, b"call", Coverage::Call);
-    let send = |bench: &mut Bench, range: std::ops::Range<u16>| {
-        for n in range {
-            for leg in [Leg::Caller, Leg::Callee] {
-                bench.packet(1, leg, Channel::Rtp, u64::from(n) * 20, &rtp(leg, n));
-            }
-        }
-        bench.work();
-    };
     send(&mut bench, 0..100);
     sweep(&mut bench, 1);
     std::fs::remove_dir_all(&inner).unwrap();
@@ -149,14 +141,6 @@ fn a_recording_goes_on_in_the_fallback_folder_and_both_files_say_so() {
     let config = RecordConfig { fallback: Some(fallback.path().to_owned()), ..RecordConfig::default() };
     let mut bench = Bench::new(config);
     bench.start(1, b"call", Coverage::Call);
-    let send = |bench: &mut Bench, range: std::ops::Range<u16>| {
-        for n in range {
-            for leg in [Leg::Caller, Leg::Callee] {
-                bench.packet(1, leg, Channel::Rtp, u64::from(n) * 20, &rtp(leg, n));
-            }
-        }
-        bench.work();
-    };
     send(&mut bench, 0..100);
     sweep(&mut bench, 1);
     bench.watch.set_low(Site::Main, true);
@@ -324,6 +308,16 @@ fn expect_all(sent: &BTreeMap<&'static str, Vec<(Vec<u8>, Duration)>>, folders: 
         dropped -= told;
     }
     assert!(found.is_empty() && dropped == 0);
+}
+
+/// Both parties say packets with these numbers in recording 1.
+fn send(bench: &mut Bench, numbers: std::ops::Range<u16>) {
+    for number in numbers {
+        for leg in [Leg::Caller, Leg::Callee] {
+            bench.packet(1, leg, Channel::Rtp, u64::from(number) * 20, &rtp(leg, number));
+        }
+    }
+    bench.work();
 }
 
 fn sweep(bench: &mut Bench, seconds: u64) {
