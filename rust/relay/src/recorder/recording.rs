@@ -1,7 +1,5 @@
 //! One recording from its start to the hand-over of its closed files.
 
-use std::ffi::OsString;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use rtpproxy_core::command::Tag;
 use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, LegFacts, Mark, RecordingStart};
-use rtpproxy_core::time::{Mono, Now, Wall};
-use tracing::{error, info, warn};
+use rtpproxy_core::time::{Now, Wall};
+use tracing::{error, info};
 
-use super::disk::REMOVED;
-use super::files::{Created, Folder, Folders, Site};
+use self::place::{MOVE_AFTER, Place};
+use super::files::Folders;
 use super::finish::{Closed, Job};
 use super::formats::{Encoder, Notes};
 use super::head::{Head, Held};
@@ -28,6 +26,7 @@ use super::writer::{Flush, Writer, Written};
 use crate::config::{RecordConfig, RecordFormat};
 
 mod gaps;
+mod place;
 mod view;
 
 /// What all recordings share.
@@ -93,16 +92,6 @@ struct OpenFile {
     encoder: Encoder,
     /// What is in the buffer of the writer, and not in the tally of the recording.
     pending: Tally,
-}
-
-#[derive(Debug)]
-struct Place {
-    site: Site,
-    /// The names of the files.
-    parts: Vec<OsString>,
-    attempt: u32,
-    spool: Arc<Folder>,
-    target: Arc<Folder>,
 }
 
 /// The disk does not take what is recorded.
@@ -322,110 +311,6 @@ impl Recording {
         }
     }
 
-    fn open(&mut self, shared: &Shared, now: Instant) {
-        let mut outcome = self.create(shared, Site::Main);
-        if outcome.is_err() && self.is_stuck_since(now, MOVE_AFTER) && shared.folders.has(Site::Fallback) {
-            outcome = self.create(shared, Site::Fallback).or(outcome);
-        }
-        match outcome {
-            Ok(created) => {
-                self.settle_in(created);
-                let file = self.path(0);
-                info!(call_id = %self.start.call_id, file = %file.display(), "recording started");
-                self.flush(shared, now, |_| true);
-            }
-            Err(error) => {
-                self.entry.totals().count_error();
-                if self.trouble.is_none() {
-                    let file = self.path(0);
-                    let file = file.display();
-                    error!(call_id = %self.start.call_id, %file, "recording degraded, cannot create: {error}");
-                }
-                self.refused(&error, now);
-                self.retry_at = now + RETRY_PERIOD;
-            }
-        }
-    }
-
-    /// Goes on in the other folder if this one has refused for so long; returns the files that are left behind.
-    fn move_on(&mut self, shared: &Shared, now: Instant, after: Duration) -> Option<Job> {
-        let other = self.place.as_ref()?.site.other();
-        if !self.is_stuck_since(now, after) || !shared.folders.has(other) {
-            return None;
-        }
-        self.retry_at = now + RETRY_PERIOD;
-        let created = self.create(shared, other).ok()?;
-        let place = self.place.take()?;
-        let call_id = self.start.call_id.clone();
-        let from = place.target.path_of(&self.names.file(0, place.attempt));
-        let to = created.target.path_of(&self.names.file(0, created.attempt));
-        warn!(%call_id, from = %from.display(), to = %to.display(), "recording goes on in the other folder");
-        let mut job = self.job(shared, place, (self.last, "moved"), None);
-        job.sidecar.moved_to = Some(to.display().to_string());
-        self.earlier = self.earlier.plus(Figures::of(&self.tally));
-        self.tally = Tally::default();
-        self.moved_from = Some(from);
-        if let Some(head) = &mut self.head {
-            head.tell_again();
-        }
-        self.settle_in(created);
-        self.flush(shared, now, |_| true);
-        Some(job)
-    }
-
-    /// Somebody has removed the files: what was in them is missing in the next ones.
-    fn forget_files(&mut self) {
-        let comments = section_comments(&self.start);
-        for OpenFile { writer, encoder, .. } in &mut self.files {
-            let mut header = Vec::new();
-            encoder.begin(&comments, &mut header);
-            writer.detach(&header);
-        }
-        let mut packets = 0;
-        for (leg, channel, lost, [first, last]) in self.tally.lose() {
-            let [first, last] = [first, last].map(|wall| Now { mono: Mono::default(), wall });
-            self.miss(
-                &Dropped { id: self.start.id, leg, channel, packets: lost, first, last },
-                Some(REMOVED),
-            );
-            packets += lost;
-        }
-        let (call_id, file) = (&self.start.call_id, self.path(0));
-        error!(%call_id, file = %file.display(), packets, "recording lost its file, which was removed");
-        self.place = None;
-        if let Some(head) = &mut self.head {
-            head.tell_again();
-        }
-    }
-
-    fn create(&self, shared: &Shared, site: Site) -> io::Result<Created> {
-        match shared.watch.lack(site) {
-            // What is left of an ended recording is little.
-            Some(lack) if self.ended.is_none() => Err(lack),
-            Some(_) | None => shared.folders.create(site, &self.names),
-        }
-    }
-
-    fn settle_in(&mut self, created: Created) {
-        let Created { files, attempt, site, spool, target } = created;
-        let mut parts = Vec::with_capacity(files.len());
-        for (file, (handle, part)) in self.files.iter_mut().zip(files) {
-            file.writer.attach(handle);
-            parts.push(part);
-        }
-        self.place = Some(Place { site, parts, attempt, spool, target });
-        self.entry.set_file(self.path(0));
-    }
-
-    fn refused(&mut self, error: &io::Error, now: Instant) {
-        let (since, missing) = self.trouble.as_ref().map_or((now, 0), |old| (old.since, old.missing));
-        self.trouble = Some(Trouble { cause: error.to_string(), since, missing });
-    }
-
-    fn is_stuck_since(&self, now: Instant, after: Duration) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| now.saturating_duration_since(trouble.since) >= after)
-    }
-
     /// Takes a packet in the order of time.
     fn put(&mut self, shared: &mut Shared, held: Held, now: Instant) {
         match &mut self.head {
@@ -564,9 +449,5 @@ const FILE_BUFFER_MAX: usize = 16 << 10;
 const FILE_BUFFER_MIN: usize = 4 << 10;
 /// How long the disk may refuse the end of a recording until we give it up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a folder may refuse until the recording goes on in the other one.
-const MOVE_AFTER: Duration = Duration::from_secs(3);
-/// How long to wait before the folders are tried again.
-const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// How many remarks wait for a packet.
 const COMMENTS_MAX: usize = 64;
