@@ -7,19 +7,21 @@ import gc
 import importlib
 import inspect
 import ipaddress
+import json
 import os
 import pickle
 import pkgutil
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -133,6 +135,59 @@ def test_a_recording(relay: rtpproxy.Calls, tmp_path: Path) -> None:
     assert recording.read_bytes().startswith(b"\x0a\x0d\x0d\x0a")
 
 
+def test_a_pause_is_left_out_and_marked(relay: rtpproxy.Calls, tmp_path: Path) -> None:
+    call = relay.call("call-1", "from-a", "to-b")
+    with Phone() as caller, Phone() as callee:
+        relay.start("call-1", "from-a", media=caller.media, codecs=[0])
+        answer = relay.lookup("call-1", "from-a", "to-b", media=callee.media)
+        with pytest.raises(rtpproxy.NotFound):
+            call.pause()
+        call.record()
+
+        def talk() -> list[bytes]:
+            said = caller.say(answer, PACKETS)
+            assert callee.hear(PACKETS) == said
+            return said
+
+        recorded = talk()
+        call.pause()
+        with pytest.raises(rtpproxy.NotFound):
+            relay.pause("call-1", "from-a", "to-b")
+        card_number = talk()
+        call.exchanged().resume()
+        recorded += talk()
+        call.stop()
+    sidecar = tmp_path / "calls" / "call-1=from-a.json"
+    wait_until(sidecar.exists, "the recording is complete")
+    content = sidecar.with_suffix(".pcapng").read_bytes()
+    assert all(packet in content for packet in recorded)
+    assert not any(packet in content for packet in card_number)
+    told = json.loads(sidecar.read_text())
+    [pause] = told["pauses"]
+    assert (told["packets"], told["gaps"]) == (2 * PACKETS, [])
+    assert told["requested"] < pause["from"] < pause["to"] < told["ended"]["at"]
+
+
+def test_in_the_scope_stream_a_pause_ends_the_file(door: str, tmp_path: Path) -> None:
+    with (
+        open_door(door, tmp_path, record_dir=tmp_path, record_scope="stream") as relay,
+        Phone() as caller,
+        Phone() as callee,
+    ):
+        relay.start("call-1", "from-a", media=caller.media)
+        answer = relay.lookup("call-1", "from-a", "to-b", media=callee.media)
+        call = relay.call("call-1", "from-a", "to-b")
+        for _ in range(3):
+            call.resume()
+            caller.say(answer, 1)
+            callee.hear(1)
+            call.pause()
+            with pytest.raises(rtpproxy.NotFound):
+                call.pause()
+        wait_until(lambda: len(list(tmp_path.glob("*.json"))) == 3, "three recordings")
+        assert len(list(tmp_path.glob("*.pcapng"))) == 3
+
+
 def test_recording_without_a_folder_is_refused(door: str, tmp_path: Path) -> None:
     with open_door(door, tmp_path) as relay:
         relay.start("call-1", "from-a")
@@ -209,7 +264,16 @@ def test_refused_commands_carry_their_code(relay: rtpproxy.Calls) -> None:
 
 
 def test_unknown_sessions_are_not_found(relay: rtpproxy.Calls) -> None:
-    for call in (relay.lookup, relay.query, relay.record, relay.stop_recording, relay.stop):
+    calls = (
+        relay.lookup,
+        relay.query,
+        relay.record,
+        relay.stop_recording,
+        relay.pause,
+        relay.resume,
+        relay.stop,
+    )
+    for call in calls:
         with pytest.raises(rtpproxy.NotFound) as refused:
             call("call-1", "from-a", "to-b")
         assert refused.value.code == 50
@@ -487,6 +551,11 @@ def test_the_last_reference_closes(tmp_path: Path) -> None:
         (TypeError, {"control": "unix:/x"}),
         (TypeError, {"ttl_s": 1.5}),
         (TypeError, {"record_dir": 1}),
+        (TypeError, {"record_min_free": 1.5}),
+        (TypeError, {"record_max_age_s": "30d"}),
+        (ValueError, {"record_min_free": "many", "record_dir": "/tmp"}),
+        (ValueError, {"record_quota_bytes": 1, "record_dir": "/tmp"}),
+        (ValueError, {"record_fallback": "/tmp"}),
         (TypeError, {"no_such_setting": 1}),
         (ValueError, {"listen": "300.1.1.1"}),
         (ValueError, {"listen": ""}),
@@ -505,6 +574,84 @@ def test_the_last_reference_closes(tmp_path: Path) -> None:
 def test_wrong_settings(error: type[Exception], wrong: dict[str, Any]) -> None:
     with pytest.raises(error):
         rtpproxy.Proxy(**wrong)
+
+
+SAMPLES: dict[str, Any] = {
+    "latch": "strict",
+    "record_format": "pcap",
+    "record_scope": "stream",
+    "codec_map": {111: "opus/48000/2"},
+    "ports": (40000, 40010),
+    "record_rtcp": False,
+    "record_min_free": "5%",
+}
+"""A value of each parameter of `Proxy` that takes neither any text, nor any number, path or switch."""
+
+PARAMETERS = {
+    "port_min": "ports",
+    "port_max": "ports",
+    "dso": "modules",
+    "no_rtcp": "record_rtcp",
+    "pcap": "record_format",
+}
+"""Parameters of `Proxy` that are called otherwise than the option."""
+
+OPTIONS_OF_A_PROCESS = {
+    *("sequential_ports", "no_resolve", "advertise", "control_mode", "tos", "double_send"),
+    *("bridge_symmetric", "force_asymmetric", "schedule", "independent_timers", "overload_prot"),
+    *("config", "foreground", "allow_root", "user", "pid_file", "no_chdir", "no_redirect", "log"),
+    *("open_files", "nice", "settings", "check", "version", "protocol", "clock", "help"),
+}
+"""Options that `Proxy` does without. None of them is about recordings."""
+
+
+def table_of_options() -> dict[str, tuple[str, list[str]]]:
+    """Of each option, by its key: the group of the help and its spellings."""
+    table: dict[str, tuple[str, list[str]]] = {}
+    source = Path(__file__).parents[1] / "rust" / "cli" / "src" / "flags" / "defs.rs"
+    for group, options in re.findall(r"const ([A-Z]+): &\[Opt\] = &\[\n(.*?)\n\];", source.read_text(), re.S):
+        for option in re.split(r"Opt::new\(", options)[1:]:
+            key = re.match(r'\s*"(\w+)"', option)
+            assert key, option
+            letters = re.findall(r"\.short\('(.)'\)", option)
+            names = re.findall(r'\.long\(\s*"([\w-]+)"', option)
+            table[key[1]] = (group, [*(f"-{letter}" for letter in letters), *(f"--{name}" for name in names)])
+    return table
+
+
+def test_every_option_of_a_relay_is_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of_options()
+    assert {"record_dir", "compat", "metrics"} <= table.keys()
+    parameters = inspect.signature(rtpproxy.Proxy).parameters
+    without_unit = {re.sub(r"_(s|bytes)$", "", name): name for name in parameters}
+    left_out = table.keys() - without_unit.keys() - PARAMETERS.keys()
+    assert left_out == OPTIONS_OF_A_PROCESS
+    assert not [key for key in left_out if table[key][0] == "RECORDING"]
+    assert not without_unit.keys() - table.keys() - set(PARAMETERS.values())
+
+    class Door:
+        """Takes the options, starts nothing."""
+
+        words: Sequence[str] = ()
+
+        @classmethod
+        def relay(cls, words: Sequence[str]) -> Self:
+            cls.words = words
+            return cls()
+
+        def close(self) -> None:
+            """There is nothing to close."""
+
+    monkeypatch.setattr("rtpproxy.proxy.Door", Door)
+    for key, (_, spellings) in table.items():
+        if key in left_out:
+            continue
+        name = PARAMETERS.get(key) or without_unit[key]
+        kind = str(parameters[name].annotation)
+        usual = ["text"] if "Sequence" in kind else True if kind == "bool" else 3 if "int" in kind else "text"
+        rtpproxy.Proxy(**{name: SAMPLES.get(name, usual)})
+        if key != "pcap":
+            assert set(spellings) & set(Door.words), f"{name} gives {Door.words}, without {spellings}"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -11,6 +11,7 @@
 :class:`Calls`.
 """
 
+from rtpproxy.call import Call
 from rtpproxy.calls import Calls, Direction, Host, Id, Media
 from rtpproxy.client import Client
 from rtpproxy.errors import Closed, CommandError, ConnectionLost, Error, NotFound, StartError, Timeout
@@ -18,6 +19,7 @@ from rtpproxy.proxy import Proxy
 from rtpproxy.results import Info, Leg, Recording, RecordingState, Stats, TimeoutEvent
 
 __all__ = [
+    "Call",
     "Calls",
     "Client",
     "Closed",

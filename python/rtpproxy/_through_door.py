@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, overload
 
 from rtpproxy._rtpproxy import Door
+from rtpproxy.call import Call
 from rtpproxy.calls import Calls, Direction, Host, Id, Media
 from rtpproxy.errors import Closed, Error
 from rtpproxy.results import Info, Leg, Recording, Stats, TimeoutEvent
@@ -99,6 +100,11 @@ class ThroughDoor(Calls):
             )
         )
 
+    def call(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> Call:
+        return Call(self, call_id, from_tag, to_tag, media_number)
+
     def record(
         self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
     ) -> None:
@@ -108,6 +114,16 @@ class ThroughDoor(Calls):
         self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
     ) -> None:
         self._door.stop_recording(call_id, from_tag, to_tag, media_number)
+
+    def pause(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> None:
+        self._door.stop_recording(call_id, from_tag, to_tag, media_number)
+
+    def resume(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> None:
+        self._door.record(call_id, from_tag, to_tag, media_number)
 
     def stop(
         self,

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import Literal, Protocol, Self, TypeAlias, overload
 
+from rtpproxy.call import Call
 from rtpproxy.results import Info, Leg, Recording, Stats, TimeoutEvent
 
 __all__ = ["Calls", "Direction", "Host", "Id", "Media"]
@@ -102,6 +103,12 @@ class Calls(Protocol):
         """
         ...
 
+    def call(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> Call:
+        """One call, so that its tags need not be said again. Nothing is sent, and it need not exist yet."""
+        ...
+
     def record(
         self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
     ) -> None:
@@ -117,9 +124,42 @@ class Calls(Protocol):
     def stop_recording(
         self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
     ) -> None:
-        """Stops a recording (``N``); :meth:`record` resumes it in the same file.
+        """Stops a recording (``N``), which is the same as :meth:`pause`: its file is complete with the call.
 
         :raises rtpproxy.NotFound: Nothing was being recorded.
+        """
+        ...
+
+    def pause(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> None:
+        """Pauses a recording, as while a card number is read out (``N``).
+
+        Media goes on; the recording leaves out what comes until :meth:`resume`, and says so at that place.
+        What :meth:`copy` sends to other hosts ends. In the scope ``"stream"`` (also with `compat`) a
+        recording cannot be resumed: ``pause`` ends it there.
+
+        :raises rtpproxy.NotFound: Nothing is being recorded, or it is paused already.
+        """
+        ...
+
+    def resume(
+        self, call_id: Id, from_tag: Id, to_tag: Id | None = None, *, media_number: int | None = None
+    ) -> None:
+        """Goes on with a recording that is paused, in the same file (``R``).
+
+        It is the same command as :meth:`record`: a call that is not being recorded is from now on. In the
+        scope ``"stream"`` (also with `compat`) that is a new recording in a new file; with `compat` it
+        replaces the file of the one before, if nobody has moved that away.
+
+        :raises rtpproxy.NotFound: There is no such session, or the relay has no folder to record to.
+
+        >>> import rtpproxy, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, rtpproxy.Proxy(record_dir=folder) as proxy:
+        ...     leg = proxy.start("call-1", "from-a")
+        ...     proxy.record("call-1", "from-a")
+        ...     proxy.pause("call-1", "from-a")
+        ...     proxy.resume("call-1", "from-a")
         """
         ...
 

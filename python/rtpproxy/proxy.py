@@ -33,6 +33,14 @@ class Proxy(ThroughDoor):
     :param record_format: ``"pcapng"`` (the default), ``"pcap"`` or ``"adhoc"``.
     :param record_scope: What one :meth:`record` covers: ``"call"`` (both legs, the default) or ``"stream"``.
     :param record_all: Record every session from its start.
+    :param record_rtcp: Record RTCP too.
+    :param record_ns: Time stamps in nanoseconds in the format ``"pcap"``; ``"pcapng"`` always has them.
+    :param record_fallback: The folder where recordings go on while the others fail.
+    :param record_min_free: Recordings pause while less of the disk is free: bytes, or text such as ``"2G"``
+        or ``"5%"``.
+    :param record_buffer_bytes: Memory for packets that wait for the disk, at most.
+    :param record_max_age_s: Recordings that ended so many seconds ago are removed.
+    :param record_quota_bytes: The oldest recordings are removed while all take more than this.
     :param codec_map: Names of dynamic payload types for the recordings: ``{111: "opus/48000/2"}``.
     :param record_events: Who is told what becomes of recordings: ``unix:PATH`` (lines of JSON), a file (the
         same lines), ``exec:PROGRAM`` (run for each finished recording, with the path of its sidecar).
@@ -70,6 +78,13 @@ class Proxy(ThroughDoor):
         record_format: Literal["pcapng", "pcap", "adhoc"] | None = None,
         record_scope: Literal["call", "stream"] | None = None,
         record_all: bool = False,
+        record_rtcp: bool = True,
+        record_ns: bool = False,
+        record_fallback: _Path | None = None,
+        record_min_free: int | str | None = None,
+        record_buffer_bytes: int | None = None,
+        record_max_age_s: int | None = None,
+        record_quota_bytes: int | None = None,
         codec_map: Mapping[int, str] | None = None,
         record_events: Sequence[str] = (),
         metrics: str | None = None,
@@ -88,11 +103,18 @@ class Proxy(ThroughDoor):
         options.number("-T", "ttl_s", ttl_s)
         options.number("-W", "setup_ttl_s", setup_ttl_s)
         options.number("--workers", "workers", workers)
-        options.path("-r", record_dir)
-        options.path("-S", spool_dir)
+        options.path("-r", "record_dir", record_dir)
+        options.path("-S", "spool_dir", spool_dir)
         options.text("--record-format", "record_format", record_format)
         options.text("--record-scope", "record_scope", record_scope)
         options.switch("-a", record_all)
+        options.switch("-R", not record_rtcp)
+        options.switch("--record-ns", record_ns)
+        options.path("--record-fallback", "record_fallback", record_fallback)
+        options.amount("--record-min-free", "record_min_free", record_min_free)
+        options.number("--record-buffer", "record_buffer_bytes", record_buffer_bytes)
+        options.number("--record-max-age", "record_max_age_s", record_max_age_s, unit="s")
+        options.number("--record-quota", "record_quota_bytes", record_quota_bytes)
         for payload_type, codec in (codec_map or {}).items():
             options.text("--codec-map", "codec_map", f"{payload_type}={codec}")
         options.texts("--record-events", "record_events", record_events)
@@ -123,16 +145,27 @@ class _Options:
         for value in values:
             self.text(option, name, value)
 
-    def number(self, option: str, name: str, value: int | None) -> None:
+    def number(self, option: str, name: str, value: int | None, unit: str = "") -> None:
         if value is None:
             return
         if not isinstance(value, int):
             raise TypeError(f"{name}: must be int, not {type(value).__name__}")
-        self.words += [option, str(value)]
+        self.words += [option, f"{value}{unit}"]
 
-    def path(self, option: str, value: _Path | None) -> None:
-        if value is not None:
-            self.words += [option, fspath(value)]
+    def amount(self, option: str, name: str, value: int | str | None) -> None:
+        if isinstance(value, str):
+            self.text(option, name, value)
+        else:
+            self.number(option, name, value)
+
+    def path(self, option: str, name: str, value: _Path | None) -> None:
+        if value is None:
+            return
+        try:
+            path = fspath(value)
+        except TypeError:
+            raise TypeError(f"{name}: must be a path, not {type(value).__name__}") from None
+        self.words += [option, path]
 
     def switch(self, option: str, on: bool) -> None:
         if on:
