@@ -13,6 +13,7 @@
 //!
 //! How a recording looks as bytes is in [`pcapng`], [`pcap`] and [`adhoc`], its frames in [`frame`], and
 //! the signalling that is made up for them in [`sip_head`]. [`salvage`] reads them back, damaged ones too.
+//! [`sealed`] is how they look encrypted while they are written.
 
 pub mod accounting;
 pub mod addr;
@@ -38,6 +39,7 @@ pub mod rtcp;
 pub mod rtcp_json;
 pub mod rtp;
 pub mod salvage;
+pub mod sealed;
 mod session;
 pub mod sip_head;
 pub mod stats;
