@@ -12,7 +12,8 @@
 //! |---|---|
 //! | `queue` | the way from a worker to the recorder |
 //! | `drain` | the recorder thread |
-//! | `recording` | one recording: files, marks, gaps, its end |
+//! | `recording` | one recording: files, marks, its end |
+//! | `gaps` | packets that are missing, and other remarks for the next packet |
 //! | `head` | the synthetic SIP frames |
 //! | `formats`, `tally` | packets as bytes; totals |
 //! | `writer`, `files`, `names` | one file; the folders; safe names |
@@ -29,6 +30,7 @@ mod events;
 mod files;
 mod finish;
 mod formats;
+mod gaps;
 mod head;
 mod ledger;
 mod leftover;

@@ -14,6 +14,7 @@ use self::place::{MOVE_AFTER, Place};
 use super::files::Folders;
 use super::finish::{Closed, Job};
 use super::formats::{Encoder, Notes};
+use super::gaps::Gaps;
 use super::head::{Head, Held};
 use super::ledger::{Entry, Figures, Ledger};
 use super::names::Names;
@@ -25,7 +26,6 @@ use super::watch::FolderWatch;
 use super::writer::{Flush, Writer, Written};
 use crate::config::{RecordConfig, RecordFormat};
 
-mod gaps;
 mod place;
 mod view;
 
@@ -75,10 +75,7 @@ pub(super) struct Recording {
     earlier: Figures,
     order: Order,
     head: Option<Head>,
-    /// Remarks for the next packet.
-    comments: Vec<String>,
-    /// Packets that are missing before the next one of each stream, and why.
-    missing: [Option<(Dropped, String)>; 4],
+    gaps: Gaps,
     tally: Tally,
     is_paused: bool,
     /// The stamp of the last packet.
@@ -129,8 +126,7 @@ impl Recording {
             earlier: Figures::default(),
             order: Order::default(),
             head,
-            comments: Vec::new(),
-            missing: [const { None }; 4],
+            gaps: Gaps::default(),
             tally: Tally::default(),
             is_paused: false,
             ended: None,
@@ -152,7 +148,7 @@ impl Recording {
             self.miss(&Dropped { id, leg, channel, packets: 1, first: at, last: at }, None);
             return;
         }
-        let notes = self.take_notes(packet.leg, packet.channel);
+        let notes = self.take_notes(packet);
         self.order.push(Held { packet: *packet, payload: payload.into(), notes }, now);
         while let Some(held) = self.order.pop_due() {
             self.put(shared, held, now);
@@ -161,7 +157,7 @@ impl Recording {
 
     /// Takes note of packets that did not even reach the recorder.
     pub(super) fn dropped(&mut self, dropped: &Dropped) {
-        let is_first = self.missing.iter().all(Option::is_none) && self.tally.gaps.is_empty();
+        let is_first = self.gaps.cause().is_none() && self.tally.gaps.is_empty();
         if is_first {
             error!(
                 call_id = %self.start.call_id,
@@ -177,7 +173,7 @@ impl Recording {
         if let Some(tag) = to_tag
             && self.start.to_tag.as_ref() != Some(&tag)
         {
-            self.comment(id_text("to-tag", tag.as_bytes()));
+            self.gaps.comment(id_text("to-tag", tag.as_bytes()));
             self.entry.set_to_tag(&tag);
             self.start.to_tag = Some(tag);
         }
@@ -187,7 +183,7 @@ impl Recording {
     /// Something happened that a reader should see here.
     pub(super) fn mark(&mut self, at: Now, mark: &Mark) {
         self.tally.mark(at, mark);
-        self.comment(mark_text(at.wall, mark));
+        self.gaps.comment(mark_text(at.wall, mark));
         match mark {
             Mark::Paused => self.is_paused = true,
             Mark::Resumed => self.is_paused = false,
@@ -205,7 +201,7 @@ impl Recording {
         self.release(shared, now);
         self.settle_all();
         self.ended = Some((at, reason, now));
-        let comments = std::mem::take(&mut self.comments);
+        let comments = self.gaps.take_comments();
         let (start, end) = (self.start.at.wall, at.wall.max(self.last));
         let tally = self.total();
         for OpenFile { writer, encoder, .. } in &mut self.files {
@@ -407,10 +403,32 @@ impl Recording {
         }
     }
 
-    fn comment(&mut self, text: String) {
-        if self.comments.len() < COMMENTS_MAX {
-            self.comments.push(text);
-        }
+    /// Counts packets that are missing before the next one of their stream, for the trouble there is unless
+    /// `cause` says otherwise.
+    fn miss(&mut self, dropped: &Dropped, cause: Option<&str>) {
+        let trouble = self.trouble.as_ref().map(|trouble| trouble.cause.as_str());
+        self.gaps.miss(dropped, cause.or(trouble).unwrap_or_default());
+    }
+
+    /// Counts what is missing and no packet follows.
+    fn settle_all(&mut self) {
+        let mut gaps = std::mem::take(&mut self.gaps);
+        gaps.settle_all(|dropped, cause| self.count_dropped(dropped, cause));
+        self.gaps = gaps;
+    }
+
+    /// What is to be seen at a packet.
+    fn take_notes(&mut self, packet: &PacketHead) -> Notes {
+        let mut gaps = std::mem::take(&mut self.gaps);
+        let count = |dropped: &Dropped, cause: &str| self.count_dropped(dropped, cause);
+        let notes = gaps.take_notes(packet.leg, packet.channel, count);
+        self.gaps = gaps;
+        notes
+    }
+
+    fn count_dropped(&mut self, dropped: &Dropped, cause: &str) {
+        let index = self.file_of_stream(dropped.leg, dropped.channel);
+        self.files[index].pending.dropped(dropped, cause);
     }
 
     fn file_of(&self, packet: &PacketHead) -> usize {
@@ -449,5 +467,3 @@ const FILE_BUFFER_MAX: usize = 16 << 10;
 const FILE_BUFFER_MIN: usize = 4 << 10;
 /// How long the disk may refuse the end of a recording until we give it up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many remarks wait for a packet.
-const COMMENTS_MAX: usize = 64;

@@ -6,12 +6,11 @@ use super::Recording;
 impl Recording {
     /// Lets others see how it is doing.
     pub(super) fn publish(&self) {
-        let missing = self.missing.iter().flatten().next();
-        let (state, cause) = match (&self.trouble, missing) {
+        let (state, cause) = match (&self.trouble, self.gaps.cause()) {
             (Some(trouble), _) => (RecordingState::Degraded, Some(trouble.cause.as_str())),
             (None, _) if self.place.is_none() => (RecordingState::Starting, None),
             (None, _) if self.is_paused => (RecordingState::Paused, None),
-            (None, Some((_, cause))) => (RecordingState::Degraded, Some(cause.as_str())),
+            (None, Some(cause)) => (RecordingState::Degraded, Some(cause)),
             (None, None) => (RecordingState::Recording, None),
         };
         self.entry.update(state, cause, self.figures());
@@ -21,7 +20,7 @@ impl Recording {
     pub(super) fn figures(&self) -> Figures {
         let waiting = self.files.iter().map(|file| Figures::of(&file.pending));
         let mut figures = waiting.fold(self.earlier.plus(Figures::of(&self.tally)), Figures::plus);
-        figures.dropped += self.missing.iter().flatten().map(|(dropped, _)| dropped.packets).sum::<u64>();
+        figures.dropped += self.gaps.packets();
         figures
     }
 }
