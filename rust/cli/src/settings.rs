@@ -140,6 +140,7 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
     for (is_given, option) in [
         (flags.record_fallback.is_some(), "--record-fallback"),
         (flags.record_min_free.is_some(), "--record-min-free"),
+        (flags.record_name.is_some(), "--record-name"),
     ] {
         if is_given && flags.record_dir.is_none() {
             return Err(format!("{option} requires -r switch"));
@@ -172,6 +173,11 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
     if !flags.record_events.is_empty() && flags.record_dir.is_none() {
         return Err("--record-events requires -r switch".into());
     }
+    if compat && flags.record_name.is_some() {
+        return Err(
+            "--record-name is not possible with --compat, which has the C program's file names".into()
+        );
+    }
     if compat && flags.record_events.iter().any(|target| matches!(target, RecordEvents::Exec(_))) {
         return Err("--record-events exec: needs sidecars, which --compat does not write".into());
     }
@@ -181,6 +187,7 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         spool: flags.spool_dir.clone(),
         fallback: flags.record_fallback.clone(),
         min_free: flags.record_min_free,
+        name: flags.record_name.clone(),
         format,
         nanoseconds: flags.record_ns,
         compat,
@@ -249,6 +256,7 @@ fn notes(flags: &Flags, compat: bool, listen: &Listen) -> Vec<Note> {
     }
     let chosen = flags.record_format.is_some()
         || flags.record_scope.is_some()
+        || flags.record_name.is_some()
         || flags.record_ns
         || flags.record_buffer.is_some()
         || flags.record_max_age.is_some()
@@ -376,6 +384,11 @@ mod tests {
         for (words, message) in [
             ("-S /tmp", "-S switch requires -r switch"),
             ("--record-events /tmp/x", "--record-events requires -r switch"),
+            ("--record-name %Y/%{call-id}", "--record-name requires -r switch"),
+            (
+                "-r /tmp --compat --record-name %Y/%{call-id}",
+                "--record-name is not possible with --compat, which has the C program's file names",
+            ),
             (
                 "-r /tmp --compat --record-events exec:true",
                 "--record-events exec: needs sidecars, which --compat does not write",

@@ -29,6 +29,10 @@ fn a_bad_value_ends_with_its_message() {
         (&["--record-format", "wav"], "wav: unknown record format, choose pcapng, pcap or adhoc"),
         (&["--record-scope", "leg"], "leg: unknown record scope, choose call or stream"),
         (&["--record-min-free", "much"], "much: not a number of bytes, nor a percentage from 1% to 99%"),
+        (
+            &["--record-name", "%Y/../%{call-id}"],
+            "record name %Y/../%{call-id} is invalid at character 4: a name cannot begin with a dot",
+        ),
         (&["--record-min-free", "100%"], "100%: not a number of bytes, nor a percentage from 1% to 99%"),
         (&["--record-buffer", "lots"], "lots: record buffer size is invalid"),
         (&["--record-max-age", "30"], "30: record age is invalid, write 30d, 12h, 90m or 30s"),

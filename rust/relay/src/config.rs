@@ -8,6 +8,7 @@ use std::time::Duration;
 use rtpproxy_core::addr::Family;
 use rtpproxy_core::config::{EngineConfig, FrontConfig, ModuleKind};
 
+use crate::record_name::RecordName;
 use crate::{hostport, socket_file};
 
 /// Settings of a relay.
@@ -91,6 +92,8 @@ pub struct RecordConfig {
     pub fallback: Option<PathBuf>,
     /// How much of a disk stays free (`--record-min-free`): recordings pause before that.
     pub min_free: Option<MinFree>,
+    /// What recordings are called, and the folders they are in (`--record-name`); `None`: `CALLID=FROMTAG`.
+    pub name: Option<RecordName>,
     /// The format.
     pub format: RecordFormat,
     /// Nanosecond time stamps in classic pcap (`--record-ns`); pcapng always has them.
@@ -119,6 +122,7 @@ impl Default for RecordConfig {
             spool: None,
             fallback: None,
             min_free: None,
+            name: None,
             format: RecordFormat::Pcapng,
             nanoseconds: false,
             compat: false,

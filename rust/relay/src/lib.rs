@@ -45,6 +45,8 @@ mod placement;
 #[cfg(target_os = "linux")]
 mod prompts;
 #[cfg(target_os = "linux")]
+pub mod record_name;
+#[cfg(target_os = "linux")]
 pub mod recorder;
 #[cfg(target_os = "linux")]
 mod relay;

@@ -322,6 +322,13 @@ const RECORDING: &[Opt] = &[
     )
     .long("record-scope")
     .default(Fallback::Words("call")),
+    Opt::new(
+        "record_name",
+        Form::Text("TEMPLATE"),
+        "Names and folders of recordings: %Y/%m/%d/%{call-id}=%{from-tag}",
+    )
+    .long("record-name")
+    .default(Fallback::Words("CALLID=FROMTAG")),
     Opt::new("record_ns", Form::Switch, "Nanoseconds in classic pcap").long("record-ns"),
     Opt::new("record_buffer", Form::Bytes("BYTES"), "Memory for packets that wait for the disk; K, M, G")
         .long("record-buffer")

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rtpproxy_core::config::{LatchMode, RecordScope};
 use rtpproxy_relay::config::{MinFree, Module, RecordEvents, RecordFormat, Scheduling};
+use rtpproxy_relay::record_name::RecordName;
 
 use crate::identity::{self, Identity};
 use crate::logging::{Facility, Level};
@@ -84,6 +85,7 @@ pub(crate) struct Flags {
     pub(crate) no_rtcp: bool,
     pub(crate) record_format: Option<RecordFormat>,
     pub(crate) record_scope: Option<RecordScope>,
+    pub(crate) record_name: Option<RecordName>,
     pub(crate) record_ns: bool,
     pub(crate) record_buffer: Option<usize>,
     pub(crate) record_max_age: Option<Duration>,
@@ -287,6 +289,10 @@ impl Flags {
             "record_fallback" => self.record_fallback = Some(value.into()),
             "record_format" => self.record_format = Some(record_format(&text)?),
             "record_scope" => self.record_scope = Some(record_scope(&text)?),
+            "record_name" => {
+                let name = RecordName::parse(&utf8(value)?).map_err(|error| error.to_string())?;
+                self.record_name = Some(name);
+            }
             "record_min_free" => self.record_min_free = Some(min_free(&text)?),
             "record_buffer" => self.record_buffer = Some(record_buffer(&text)?),
             "record_max_age" => self.record_max_age = Some(record_max_age(&text)?),

@@ -9,8 +9,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
@@ -113,9 +114,20 @@ struct Pair {
 
 impl Pair {
     fn create(&mut self, site: Site, names: &Names) -> io::Result<Created> {
-        let target = self.target.open()?;
+        let mut tries = 1;
+        loop {
+            match self.try_create(site, names) {
+                // An empty folder was removed between two steps; retention and the finisher do that.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < FOLDER_TRIES => tries += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn try_create(&mut self, site: Site, names: &Names) -> io::Result<Created> {
+        let target = self.target.open(names.folders())?;
         let spool = match &mut self.spool {
-            Some(spool) => spool.open()?,
+            Some(spool) => spool.open(names.folders())?,
             None => Arc::clone(&target),
         };
         let create = if self.compat { replace_all } else { create_first_free };
@@ -150,6 +162,9 @@ impl Created {
             // What stays is an empty file.
             let _ = self.spool.remove(part);
         }
+        if !Arc::ptr_eq(&self.spool, &self.target) {
+            self.spool.remove_if_empty();
+        }
     }
 }
 
@@ -167,6 +182,10 @@ pub(super) struct Space {
 pub(super) struct Folder {
     fd: OwnedFd,
     path: PathBuf,
+    /// Of one that was asked for in another one: that, and its path there.
+    above: Option<(Arc<Self>, Vec<OsString>)>,
+    /// The names of the folders on this path are on the disk.
+    is_durable: AtomicBool,
 }
 
 impl Folder {
@@ -174,7 +193,58 @@ impl Folder {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self::new(fd, path.to_owned()))
+    }
+
+    /// Opens a folder below `root`, and makes what is missing on the way, for the owner alone. Links are not
+    /// followed.
+    pub(super) fn make(root: &Arc<Self>, names: &[OsString]) -> io::Result<Self> {
+        let mut folder = root.below(OsStr::new("."))?;
+        for (depth, name) in names.iter().enumerate() {
+            let in_path = |error: io::Error| {
+                let path = root.path.join(names[..=depth].iter().collect::<PathBuf>());
+                io::Error::new(error.kind(), format!("folder {}: {error}", path.display()))
+            };
+            folder = match folder.below(name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    match rustix::fs::mkdirat(&folder.fd, name, Mode::RWXU) {
+                        Ok(()) | Err(Errno::EXIST) => folder.below(name).map_err(in_path)?,
+                        Err(error) => return Err(in_path(error.into())),
+                    }
+                }
+                other => other.map_err(in_path)?,
+            };
+        }
+        Ok(folder.belongs_to(root, names))
+    }
+
+    /// Opens a folder below `root` that is there.
+    pub(super) fn inside(root: &Arc<Self>, names: &[OsString]) -> io::Result<Self> {
+        let folder = root.descend(names.iter().map(OsString::as_os_str))?;
+        Ok(folder.belongs_to(root, names))
+    }
+
+    fn belongs_to(self, root: &Arc<Self>, names: &[OsString]) -> Self {
+        let path = root.path.join(names.iter().collect::<PathBuf>());
+        let above = Some((Arc::clone(root), names.to_vec()));
+        Self { path, above, is_durable: AtomicBool::new(false), ..self }
+    }
+
+    /// This one, or if somebody has removed it, another one in its place.
+    pub(super) fn renewed(self: &Arc<Self>) -> io::Result<Arc<Self>> {
+        let Some((root, names)) = &self.above else { return Ok(Arc::clone(self)) };
+        let there = Self::make(root, names)?;
+        Ok(if there.identity()? == self.identity()? { Arc::clone(self) } else { Arc::new(there) })
+    }
+
+    /// What tells it from others.
+    pub(super) fn identity(&self) -> io::Result<(u64, u64)> {
+        let status = rustix::fs::fstat(&self.fd)?;
+        Ok((status.st_dev, status.st_ino))
+    }
+
+    fn new(fd: OwnedFd, path: PathBuf) -> Self {
+        Self { fd, path, above: None, is_durable: AtomicBool::new(true) }
     }
 
     /// Its path, for messages.
@@ -186,7 +256,32 @@ impl Folder {
     pub(super) fn below(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
-        Ok(Self { fd, path: self.path.join(name) })
+        Ok(Self::new(fd, self.path.join(name)))
+    }
+
+    /// Opens a folder at any depth below, one name after the other, so that no link leads outside.
+    pub(super) fn descend<'a>(&self, path: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Self> {
+        path.into_iter().try_fold(self.below(OsStr::new("."))?, |folder, name| folder.below(name))
+    }
+
+    /// Removes the folder at `path` in this one if nothing is in it, and then likewise those above.
+    pub(super) fn remove_empty(&self, path: &[OsString]) {
+        for depth in (1..=path.len()).rev() {
+            let above = self.descend(path[..depth - 1].iter().map(OsString::as_os_str));
+            let is_removed = above.is_ok_and(|above| {
+                rustix::fs::unlinkat(&above.fd, &path[depth - 1], AtFlags::REMOVEDIR).is_ok()
+            });
+            if !is_removed {
+                return;
+            }
+        }
+    }
+
+    /// Removes it if it was asked for in another one and nothing is in it, and then likewise those between.
+    pub(super) fn remove_if_empty(&self) {
+        if let Some((root, names)) = &self.above {
+            root.remove_empty(names);
+        }
     }
 
     /// What is in it, in no order.
@@ -250,17 +345,35 @@ impl Folder {
         Ok(is_there.then_some(file))
     }
 
-    /// The names of all files that are being written, or were when their process ended, sorted.
-    pub(super) fn parts(&self) -> io::Result<Vec<OsString>> {
-        let mut parts = Vec::new();
-        for entry in Dir::read_from(&self.fd)? {
-            let name = entry?.file_name().to_bytes().to_owned();
-            if name.ends_with(PART.as_bytes()) {
-                parts.push(OsString::from_vec(name));
+    /// What is in it that is being written, or was when its process ended, and the folders; sorted.
+    pub(super) fn contents(&self) -> io::Result<Contents> {
+        let mut contents = Contents::default();
+        for entry in self.entries()? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            if self.is_folder(name, entry.file_type()) {
+                contents.folders.push(name.to_owned());
+            } else if name.as_bytes().ends_with(PART.as_bytes()) {
+                contents.parts.push(name.to_owned());
             }
         }
-        parts.sort();
-        Ok(parts)
+        contents.parts.sort();
+        contents.folders.sort();
+        Ok(contents)
+    }
+
+    /// Whether `name` is a folder and no link to one, with what a look at all entries has said of its kind.
+    pub(super) fn is_folder(&self, name: &OsStr, kind: FileType) -> bool {
+        match kind {
+            FileType::Directory => true,
+            FileType::Unknown => self.status(name).is_ok_and(|status| {
+                status.is_some_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory)
+            }),
+            _ => false,
+        }
     }
 
     /// Opens a regular file to read.
@@ -281,9 +394,18 @@ impl Folder {
         }
     }
 
-    /// Makes names durable.
+    /// Makes names durable: those in it, and its own.
     pub(super) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.fd)?)
+        rustix::fs::fsync(&self.fd)?;
+        if let Some((root, names)) = self.above.as_ref().filter(|_| !self.is_durable.load(Ordering::Relaxed))
+        {
+            for depth in 0..names.len() {
+                let above = root.descend(names[..depth].iter().map(OsString::as_os_str))?;
+                rustix::fs::fsync(&above.fd)?;
+            }
+            self.is_durable.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Gives `name` of this folder its name in `to`, on the same file system; `replace` what is there or fail
@@ -317,6 +439,15 @@ impl Folder {
     }
 }
 
+/// What of a folder matters to those who look for leftovers.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// Files that are being written, or were when their process ended.
+    pub(super) parts: Vec<OsString>,
+    /// Folders in it.
+    pub(super) folders: Vec<OsString>,
+}
+
 /// The name of a file while it is written.
 pub(super) fn part_name(name: &OsStr) -> OsString {
     let mut part = name.to_owned();
@@ -334,29 +465,37 @@ pub(super) fn file_mode(compat: bool) -> Mode {
 #[derive(Debug)]
 struct Reopened {
     path: PathBuf,
-    last: Option<(u64, u64, Arc<Folder>)>,
+    last: Option<Arc<Folder>>,
+    /// The last one below it.
+    last_below: Option<Arc<Folder>>,
 }
 
 impl Reopened {
     fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), last: None }
+        Self { path: path.to_owned(), last: None, last_below: None }
     }
 
-    fn open(&mut self) -> io::Result<Arc<Folder>> {
-        let folder = Folder::open(&self.path)?;
-        let status = rustix::fs::fstat(&folder.fd)?;
-        let (device, inode) = (status.st_dev, status.st_ino);
-        match &self.last {
-            Some((last_device, last_inode, last)) if (*last_device, *last_inode) == (device, inode) => {
-                Ok(Arc::clone(last))
-            }
-            Some(_) | None => {
-                let folder = Arc::new(folder);
-                self.last = Some((device, inode, Arc::clone(&folder)));
-                Ok(folder)
-            }
+    /// The folder, or with `names` one below it.
+    fn open(&mut self, names: &[OsString]) -> io::Result<Arc<Folder>> {
+        let root = shared(&mut self.last, Folder::open(&self.path)?)?;
+        if names.is_empty() {
+            return Ok(root);
         }
+        shared(&mut self.last_below, Folder::make(&root, names)?)
     }
+}
+
+/// What `last` has if it is the same folder as `folder`, which takes its place otherwise.
+fn shared(last: &mut Option<Arc<Folder>>, folder: Folder) -> io::Result<Arc<Folder>> {
+    if let Some(last) = last
+        && last.path == folder.path
+        && last.identity()? == folder.identity()?
+    {
+        return Ok(Arc::clone(last));
+    }
+    let folder = Arc::new(folder);
+    *last = Some(Arc::clone(&folder));
+    Ok(folder)
 }
 
 fn create_first_free(names: &Names, target: &Folder, spool: &Folder) -> io::Result<(Files, u32)> {
@@ -416,3 +555,5 @@ fn replace_all(names: &Names, _: &Folder, spool: &Folder) -> io::Result<(Files, 
 pub(super) const PART: &str = ".part";
 /// How many names are tried for one recording.
 pub(super) const ATTEMPTS_MAX: u32 = 9999;
+/// How often a folder is made again that somebody removes at the same time.
+const FOLDER_TRIES: u32 = 8;

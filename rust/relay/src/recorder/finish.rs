@@ -130,6 +130,9 @@ fn do_batch(jobs: Vec<(Job, u32)>, is_last_try: bool) -> Vec<(Job, u32)> {
         let error = match sidecar {
             Ok(sidecar) => {
                 job.log_end();
+                if !Arc::ptr_eq(&job.spool, &job.target) {
+                    job.spool.remove_if_empty();
+                }
                 if let Some(entry) = &job.entry {
                     entry.finished(job.path(), sidecar);
                 }
@@ -164,6 +167,10 @@ fn do_batch(jobs: Vec<(Job, u32)>, is_last_try: bool) -> Vec<(Job, u32)> {
 
 /// Gives each file its name, durably. May be called again after an error.
 fn name_files(job: &mut Job) -> io::Result<()> {
+    if !Arc::ptr_eq(&job.spool, &job.target) {
+        // Empty since the start of the recording, the folder may have been removed.
+        job.target = job.target.renewed()?;
+    }
     for index in 0..job.files.len() {
         let Closed { file: Some(file), len, is_torn, .. } = &mut job.files[index] else { continue };
         // A write that took too long comes before the cut that takes it back.

@@ -283,6 +283,11 @@ impl Entry {
         &self.ledger.totals
     }
 
+    /// Counts the recordings of this relay, from 1.
+    pub(super) fn number(&self) -> u64 {
+        self.row.live().status.number
+    }
+
     /// The recording has this file now.
     pub(super) fn set_file(&self, file: PathBuf) {
         self.row.live().status.file = Some(file.into());

@@ -1,19 +1,21 @@
-//! The names of recordings: safe, and different for different calls.
-//!
-//! Call-ids and tags are bytes from the network. Only `/`, NUL, control bytes, `%` and a leading dot are
-//! replaced, by `%XX`, so that ordinary ids stay readable and any id can be read back from its name.
+//! The names of the files of a recording, and the folder they are in.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
+use rtpproxy_core::command::Tag;
 use rtpproxy_core::recording::{Channel, Coverage, Leg, RecordingStart};
-use sha2::{Digest, Sha256};
 
+use super::sidecar::call_key;
 use crate::config::{RecordConfig, RecordFormat};
+use crate::record_name::{RecordName, Values, bounded, escaped};
 
 /// The files of a recording: names that differ only in what follows the stem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Names {
+    /// Below the folder of recordings, from the outermost on; mostly none.
+    folders: Vec<OsString>,
     stem: Vec<u8>,
     /// One for all packets, or one for RTP and one for RTCP.
     suffixes: Vec<&'static str>,
@@ -21,15 +23,19 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The names for a recording that starts.
-    pub(super) fn new(start: &RecordingStart, config: &RecordConfig) -> Self {
+    /// The names for the recording `number` of this relay.
+    pub(super) fn new(start: &RecordingStart, number: u64, config: &RecordConfig) -> Self {
         let coverage = &start.coverage;
-        let stem = match coverage {
-            Coverage::Named { name, .. } | Coverage::NamedSingleFile { name } => name.to_vec(),
-            Coverage::Call | Coverage::Stream(_) | Coverage::SingleFile => {
+        let (folders, stem) = match (coverage, &config.name) {
+            (Coverage::Named { name, .. } | Coverage::NamedSingleFile { name }, _) => {
+                (Vec::new(), bounded(escaped(name, config.compat)))
+            }
+            (_, Some(template)) => by_template(template, start, number),
+            (Coverage::Call | Coverage::Stream(_) | Coverage::SingleFile, None) => {
                 let tag = start.from_tag.as_bytes();
                 let tag = if cuts_media_number(coverage, config) { without_media_number(tag) } else { tag };
-                [start.call_id.as_bytes(), b"=", tag].concat()
+                let stem = [start.call_id.as_bytes(), b"=", tag].concat();
+                (Vec::new(), bounded(escaped(&stem, config.compat)))
             }
         };
         let mut suffixes = suffixes(coverage, config);
@@ -44,13 +50,19 @@ impl Names {
             | Coverage::Named { .. }
             | Coverage::NamedSingleFile { .. } => ".json",
         };
-        Self { stem: bounded(escaped(&stem, config.compat)), suffixes, sidecar_suffix }
+        Self { folders, stem, suffixes, sidecar_suffix }
     }
 
-    /// The names for files that an earlier process has left, which begin with `stem`.
+    /// The names for files that an earlier process has left, which begin with `stem`. They stay in their folder.
     pub(super) fn recovered(stem: &[u8], suffixes: Vec<&'static str>, sidecar_suffix: &'static str) -> Self {
         let stem = stem.strip_suffix(RECOVERED.as_bytes()).unwrap_or(stem);
-        Self { stem: [stem, RECOVERED.as_bytes()].concat(), suffixes, sidecar_suffix }
+        let stem = [stem, RECOVERED.as_bytes()].concat();
+        Self { folders: Vec::new(), stem, suffixes, sidecar_suffix }
+    }
+
+    /// The folder that the files are in, one name after the other, below that of all recordings.
+    pub(super) fn folders(&self) -> &[OsString] {
+        &self.folders
     }
 
     /// How many files of packets there are: one, or two when RTCP has its own.
@@ -70,6 +82,13 @@ impl Names {
         self.with(attempt, self.suffixes[index])
     }
 
+    /// The path of file `index` in the folder of recordings, if its name is free.
+    pub(super) fn path(&self, index: usize) -> PathBuf {
+        let mut path: PathBuf = self.folders.iter().collect();
+        path.push(self.file(index, 1));
+        path
+    }
+
     /// The name of the sidecar that belongs to the files of the same attempt.
     pub(super) fn sidecar(&self, attempt: u32) -> OsString {
         self.with(attempt, self.sidecar_suffix)
@@ -83,6 +102,23 @@ impl Names {
         name.extend_from_slice(suffix.as_bytes());
         OsString::from_vec(name)
     }
+}
+
+fn by_template(template: &RecordName, start: &RecordingStart, number: u64) -> (Vec<OsString>, Vec<u8>) {
+    let (call_id, from_tag) = (start.call_id.as_bytes(), start.from_tag.as_bytes());
+    let leg = match &start.coverage {
+        Coverage::Stream(leg) | Coverage::Named { leg, .. } => leg.name(),
+        Coverage::Call | Coverage::SingleFile | Coverage::NamedSingleFile { .. } => "both",
+    };
+    template.render(&Values {
+        start: start.at.wall,
+        call_id,
+        from_tag,
+        to_tag: start.to_tag.as_ref().map(Tag::as_bytes),
+        call: call_key(call_id, from_tag),
+        leg,
+        number,
+    })
 }
 
 /// A tag up to its first `;`.
@@ -110,41 +146,8 @@ fn suffixes(coverage: &Coverage, config: &RecordConfig) -> Vec<&'static str> {
     }
 }
 
-fn escaped(name: &[u8], compat: bool) -> Vec<u8> {
-    let mut safe = Vec::with_capacity(name.len());
-    for (index, &byte) in name.iter().enumerate() {
-        let is_unsafe = byte == b'/' || byte.is_ascii_control();
-        if is_unsafe || (byte == b'%' && !compat) || (byte == b'.' && index == 0) {
-            safe.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        } else {
-            safe.push(byte);
-        }
-    }
-    safe
-}
-
-/// Replaces the end of a long name by a digest of the whole, without cutting a character in two.
-fn bounded(mut name: Vec<u8>) -> Vec<u8> {
-    if name.len() <= STEM_MAX {
-        return name;
-    }
-    let digest = Sha256::digest(&name);
-    let is_inside_char = |at: usize| str::from_utf8(&name).is_ok_and(|text| !text.is_char_boundary(at));
-    let cut = (STEM_KEPT - 3..=STEM_KEPT).rev().find(|&at| !is_inside_char(at)).unwrap_or(STEM_KEPT);
-    name.truncate(cut);
-    name.push(b'~');
-    for byte in &digest[..8] {
-        name.extend_from_slice(format!("{byte:02x}").as_bytes());
-    }
-    name
-}
-
 /// What follows the stem of a recording whose process did not end it.
 const RECOVERED: &str = ".recovered";
-/// The longest stem that stays as it is, in bytes.
-const STEM_MAX: usize = 200;
-/// What stays of a longer one, in bytes.
-const STEM_KEPT: usize = 160;
 
 #[cfg(test)]
 mod tests {
@@ -162,6 +165,20 @@ mod tests {
         assert_eq!(names.file(0, 1), "1-2345@192.0.2.1=tag;1.pcapng");
         assert_eq!(names.file(0, 2), "1-2345@192.0.2.1=tag;1-2.pcapng");
         assert_eq!(names.sidecar(3), "1-2345@192.0.2.1=tag;1-3.json");
+    }
+
+    #[test]
+    fn a_template_makes_folders_but_not_for_names_of_commands() {
+        let template = RecordName::parse("%Y/%{leg}/%{call}=%{from-tag}").unwrap();
+        let config = RecordConfig { name: Some(template), ..RecordConfig::default() };
+        let path = |coverage| {
+            let names = names(b"a/b-1", b"t;1", coverage, &config);
+            names.path(0).into_os_string().into_string().unwrap()
+        };
+        assert_eq!(path(Coverage::Call), "1970/both/a%2Fb=t=t;1.pcapng");
+        assert_eq!(path(Coverage::Stream(Leg::Callee)), "1970/callee/a%2Fb=t=t;1.a.pcapng");
+        let name = Coverage::Named { leg: Leg::Caller, name: b"x/y=z".as_slice().into() };
+        assert_eq!(path(name), "x%2Fy=z.pcapng");
     }
 
     #[test]
@@ -229,10 +246,10 @@ mod tests {
         ) {
             let name = names(&call_id, &tag, Coverage::Call, &RecordConfig::default()).file(0, 1);
             let stem = name.as_bytes().strip_suffix(b".pcapng").unwrap();
-            prop_assert!(!stem.is_empty() && stem.len() <= STEM_MAX);
+            prop_assert!(!stem.is_empty() && stem.len() <= 200);
             prop_assert!(!stem.contains(&b'/') && !stem.iter().any(u8::is_ascii_control));
             prop_assert_ne!(stem[0], b'.');
-            if escaped(&[&call_id[..], b"=", &tag].concat(), false).len() <= STEM_MAX {
+            if escaped(&[&call_id[..], b"=", &tag].concat(), false).len() <= 200 {
                 prop_assert_eq!(unescaped(stem), [&call_id[..], b"=", &tag].concat());
             }
         }
@@ -255,7 +272,7 @@ mod tests {
             at: Now::default(),
             legs: [LegFacts::default(), LegFacts::default()],
         };
-        Names::new(&start, config)
+        Names::new(&start, 1, config)
     }
 
     fn unescaped(name: &[u8]) -> Vec<u8> {

@@ -103,7 +103,8 @@ struct Trouble {
 impl Recording {
     /// Opens the files of a recording. If the disk does not let us, it is tried again each second.
     pub(super) fn new(start: RecordingStart, shared: &mut Shared, now: Instant) -> Self {
-        let names = Names::new(&start, &shared.config);
+        let entry = shared.ledger.enter(&start);
+        let names = Names::new(&start, entry.number(), &shared.config);
         let has_head = shared.config.sip_head && shared.config.format == RecordFormat::Pcapng;
         let head = has_head.then(|| Head::new(&start.coverage));
         let files = (0..names.files()).map(|_| {
@@ -116,7 +117,7 @@ impl Recording {
         let mut recording = Self {
             files: files.collect(),
             last: Wall::default(),
-            entry: shared.ledger.enter(&start),
+            entry,
             start,
             names,
             place: None,
@@ -456,7 +457,7 @@ impl Recording {
     fn path(&self, index: usize) -> PathBuf {
         match &self.place {
             Some(place) => place.spool.path_of(&place.parts[index]),
-            None => self.names.file(index, 1).into(),
+            None => self.names.path(index),
         }
     }
 }

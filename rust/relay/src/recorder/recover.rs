@@ -20,7 +20,7 @@ use rtpproxy_core::recording::Leg;
 use rtpproxy_core::salvage::Format;
 use tracing::{debug, error, info, warn};
 
-use super::files::{ATTEMPTS_MAX, Folder, PART, Site, is_taken, part_name};
+use super::files::{ATTEMPTS_MAX, Contents, Folder, PART, Site, is_taken, part_name};
 use super::finish::{Closed, Job};
 use super::leftover::{Findings, Hints, Stopped, now_text};
 use super::names::Names;
@@ -68,13 +68,11 @@ impl Recovery {
             None => None,
         };
         let mut recovered = 0;
-        for folder in spool.iter().chain([&target]) {
-            match self.search(folder, &target, &mut recovered) {
-                Ok(()) => {}
-                Err(error) if is_stop(&error) => return,
-                Err(error) => {
-                    error!("{}: leftovers cannot be looked for: {error}", folder.path().display());
-                }
+        for root in spool.iter().chain([&target]) {
+            let others = spool.iter().chain([&target]).filter(|other| !Arc::ptr_eq(other, root));
+            let others = others.filter_map(|other| other.identity().ok()).collect();
+            if self.search_all(root, &target, others, &mut recovered).is_err() {
+                return;
             }
         }
         if recovered > 0 {
@@ -93,10 +91,47 @@ impl Recovery {
         }
     }
 
-    fn search(&self, folder: &Arc<Folder>, target: &Arc<Folder>, recovered: &mut u64) -> io::Result<()> {
-        let (recordings, sidecars) = sorted(folder.parts()?);
+    /// Searches a folder and those below it, but not `others` that are searched by themselves. What is recovered
+    /// goes to the same path below `target`.
+    fn search_all(
+        &self,
+        root: &Arc<Folder>,
+        target: &Arc<Folder>,
+        others: Vec<(u64, u64)>,
+        recovered: &mut u64,
+    ) -> Result<(), Stopped> {
+        let mut waiting = vec![Vec::new()];
+        while let Some(names) = waiting.pop() {
+            let place = Place { root, target, names: &names };
+            match place.open(&others).and_then(|folder| self.search(&folder, &place, recovered)) {
+                Ok(below) if names.len() < DEPTH_MAX => {
+                    waiting.extend(below.into_iter().rev().map(|name| [names.as_slice(), &[name]].concat()));
+                }
+                Ok(_) => {}
+                Err(error) if is_stop(&error) => return Err(Stopped),
+                // One that is empty may have been removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !names.is_empty() => {}
+                Err(error) => {
+                    let path = root.path().join(names.iter().collect::<PathBuf>());
+                    error!("{}: leftovers cannot be looked for: {error}", path.display());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Searches one folder; gives back the folders in it.
+    fn search(
+        &self,
+        folder: &Arc<Folder>,
+        place: &Place<'_>,
+        recovered: &mut u64,
+    ) -> io::Result<Vec<OsString>> {
+        self.wait(Duration::ZERO)?;
+        let Contents { parts, folders } = folder.contents()?;
+        let (recordings, sidecars) = sorted(parts);
         for (recording, parts) in recordings {
-            match self.recover(folder, target, &recording, &parts) {
+            match self.recover(folder, place, &recording, &parts) {
                 Ok(Some(job)) => {
                     // The finisher lives until we drop the sender.
                     let _ = self.finished.send(job);
@@ -118,14 +153,14 @@ impl Recovery {
                 error!(file = %folder.path_of(&part).display(), "sidecar not recovered: {error}");
             }
         }
-        Ok(())
+        Ok(folders)
     }
 
     /// Puts the files of one recording right; none if they are in use.
     fn recover(
         &self,
         folder: &Arc<Folder>,
-        target: &Arc<Folder>,
+        place: &Place<'_>,
         recording: &Recording,
         parts: &[Part],
     ) -> io::Result<Option<Job>> {
@@ -149,15 +184,53 @@ impl Recovery {
         }
         let suffixes = parts.iter().map(|part| part.suffix).collect();
         let names = Names::recovered(&recording.stem, suffixes, recording.sidecar_suffix);
-        let attempt = first_free(&names, target)?;
-        let (folder, target) = (Arc::clone(folder), Arc::clone(target));
-        Ok(Some(Job { site: self.site, ..job(findings, closed, names, attempt, [folder, target]) }))
+        let target = place.target_of(folder)?;
+        let attempt = first_free(&names, &target)?;
+        Ok(Some(Job {
+            site: self.site,
+            ..job(findings, closed, names, attempt, [Arc::clone(folder), target])
+        }))
     }
 
     fn wait(&self, time: Duration) -> io::Result<()> {
         match self.stop.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(io::Error::other(Stopped)),
+        }
+    }
+}
+
+/// A folder that is searched.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    root: &'a Arc<Folder>,
+    /// Where recordings belong.
+    target: &'a Arc<Folder>,
+    /// Its path below both.
+    names: &'a [OsString],
+}
+
+impl Place<'_> {
+    /// Opens it, unless it is one of `others`.
+    fn open(&self, others: &[(u64, u64)]) -> io::Result<Arc<Folder>> {
+        if self.names.is_empty() {
+            return Ok(Arc::clone(self.root));
+        }
+        let folder = Folder::inside(self.root, self.names)?;
+        if others.contains(&folder.identity()?) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Arc::new(folder))
+    }
+
+    /// The folder that what is in `folder` belongs to.
+    fn target_of(&self, folder: &Arc<Folder>) -> io::Result<Arc<Folder>> {
+        if Arc::ptr_eq(self.root, self.target) {
+            Ok(Arc::clone(folder))
+        } else if self.names.is_empty() {
+            Ok(Arc::clone(self.target))
+        } else {
+            Ok(Arc::new(Folder::make(self.target, self.names)?))
         }
     }
 }
@@ -312,3 +385,5 @@ const WAITING_MAX: usize = 4;
 const QUEUE_PERIOD: Duration = Duration::from_millis(10);
 /// How long to wait until a folder is looked for again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// How deep folders below are looked into.
+const DEPTH_MAX: usize = 16;

@@ -117,7 +117,7 @@ impl Sidecar {
             version: 1,
             call_id: ids.call_id.map(text),
             call_id_hex: ids.call_id.and_then(hex_unless_utf8),
-            call: ids.call_id.zip(ids.from_tag).map(|(call_id, from_tag)| call_key(call_id, from_tag)),
+            call: ids.call_id.zip(ids.from_tag).map(|(call_id, from_tag)| text(&call_key(call_id, from_tag))),
             from_tag: ids.from_tag.map(text),
             from_tag_hex: ids.from_tag.and_then(hex_unless_utf8),
             to_tag: ids.to_tag.map(text),
@@ -237,12 +237,11 @@ pub(super) fn rfc3339(at: Wall) -> String {
 /// medium, and the tag without its `;N`.
 ///
 /// A longer number is no medium's.
-fn call_key(call_id: &[u8], from_tag: &[u8]) -> String {
+pub(super) fn call_key(call_id: &[u8], from_tag: &[u8]) -> Vec<u8> {
     let digits = call_id.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let stem = call_id[..call_id.len() - digits].strip_suffix(b"-");
     let call_id = stem.filter(|_| (1..=2).contains(&digits)).unwrap_or(call_id);
-    let key = [call_id, b"=", without_media_number(from_tag)].concat();
-    String::from_utf8_lossy(&key).into_owned()
+    [call_id, b"=", without_media_number(from_tag)].concat()
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -413,11 +412,11 @@ mod tests {
 
     #[test]
     fn media_of_one_call_share_a_key() {
-        assert_eq!(call_key(b"abc@host-0", b"tag"), "abc@host=tag");
-        assert_eq!(call_key(b"abc@host-12", b"tag;3"), "abc@host=tag");
-        assert_eq!(call_key(b"abc12", b"tag"), "abc12=tag");
-        assert_eq!(call_key(b"20261122-195054", b"tag"), "20261122-195054=tag");
-        assert_eq!(call_key(b"abc-", b"tag"), "abc-=tag");
-        assert_eq!(call_key(b"12", b"tag;1"), "12=tag");
+        assert_eq!(call_key(b"abc@host-0", b"tag"), b"abc@host=tag");
+        assert_eq!(call_key(b"abc@host-12", b"tag;3"), b"abc@host=tag");
+        assert_eq!(call_key(b"abc12", b"tag"), b"abc12=tag");
+        assert_eq!(call_key(b"20261122-195054", b"tag"), b"20261122-195054=tag");
+        assert_eq!(call_key(b"abc-", b"tag"), b"abc-=tag");
+        assert_eq!(call_key(b"12", b"tag;1"), b"12=tag");
     }
 }

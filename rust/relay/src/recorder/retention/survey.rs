@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ impl Survey {
         for (number, root) in roots.iter().enumerate() {
             let mut folders = vec![(PathBuf::new(), 0)];
             while let Some((path, depth)) = folders.pop() {
-                let Ok(folder) = descend(root, &path) else { continue };
+                let Ok(folder) = root.descend(&path) else { continue };
                 for below in walk.folder(&folder, (number, &path), pace)? {
                     if depth < DEPTH_MAX {
                         folders.push((below, depth + 1));
@@ -130,15 +130,6 @@ impl Stamp {
     }
 }
 
-/// Opens a folder below `root`, one name after the other, so that no link leads outside.
-pub(super) fn descend(root: &Folder, path: &Path) -> io::Result<Folder> {
-    let mut folder = root.below(OsStr::new("."))?;
-    for name in path.iter() {
-        folder = folder.below(name)?;
-    }
-    Ok(folder)
-}
-
 #[derive(Debug)]
 struct Seen {
     stamp: Stamp,
@@ -169,15 +160,7 @@ impl Walk {
             if name == "." || name == ".." {
                 continue;
             }
-            let is_folder = match entry.file_type() {
-                FileType::Directory => true,
-                FileType::Unknown => folder.status(name).is_ok_and(|status| {
-                    status
-                        .is_some_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory)
-                }),
-                _ => false,
-            };
-            if is_folder {
+            if folder.is_folder(name, entry.file_type()) {
                 below.push(path.join(name));
             } else if is_part(name) {
                 self.now.written_bytes += stamp(folder, name, pace)?.map_or(0, |stamp| stamp.len);

@@ -1,5 +1,6 @@
 //! Which recordings go, and how.
 
+use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::AsFd;
@@ -7,7 +8,7 @@ use std::path::Path;
 
 use rtpproxy_core::time::Wall;
 
-use super::survey::{Finished, Stamp, descend};
+use super::survey::{Finished, Stamp};
 use super::{Limits, Pace, Stopped};
 use crate::io::is_open_elsewhere;
 use crate::recorder::files::Folder;
@@ -110,7 +111,8 @@ pub(super) enum Removal {
 }
 
 impl Finished<'_> {
-    /// Removes its files, then its sidecar: what is interrupted can be gone on with.
+    /// Removes its files, then its sidecar: what is interrupted can be gone on with. A folder that is empty then
+    /// goes too.
     pub(super) fn remove(&self, roots: &[Folder], pace: &mut Pace<'_>) -> Result<Removal, Stopped> {
         pace.step(STEPS)?;
         let root = &roots[self.root];
@@ -120,7 +122,8 @@ impl Finished<'_> {
     }
 
     fn try_remove(&self, root: &Folder) -> io::Result<Removal> {
-        let folder = descend(root, self.sidecar.parent().unwrap_or(Path::new("")))?;
+        let path = self.sidecar.parent().unwrap_or(Path::new(""));
+        let folder = root.descend(path)?;
         let sidecar = self.sidecar.file_name().unwrap_or_default();
         if folder.status(sidecar)?.as_ref().and_then(Stamp::of) != Some(self.stamp) {
             return Ok(Removal::Gone);
@@ -146,6 +149,8 @@ impl Finished<'_> {
             folder.remove(name)?;
         }
         folder.remove(sidecar)?;
+        // The folder of a day that has no recordings any more.
+        root.remove_empty(&path.iter().map(OsStr::to_owned).collect::<Vec<_>>());
         Ok(Removal::Done)
     }
 }
