@@ -325,10 +325,9 @@ const RECORDING: &[Opt] = &[
     Opt::new(
         "record_name",
         Form::Text("TEMPLATE"),
-        "Names and folders of recordings: %Y/%m/%d/%{call-id}=%{from-tag}",
+        "Names and folders of recordings in place of CALLID=FROMTAG: %Y/%m/%d/%{call-id}=%{from-tag}",
     )
-    .long("record-name")
-    .default(Fallback::Words("CALLID=FROMTAG")),
+    .long("record-name"),
     Opt::new("record_ns", Form::Switch, "Nanoseconds in classic pcap").long("record-ns"),
     Opt::new("record_buffer", Form::Bytes("BYTES"), "Memory for packets that wait for the disk; K, M, G")
         .long("record-buffer")
