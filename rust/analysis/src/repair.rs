@@ -2,11 +2,13 @@
 //!
 //! The original is never written to. A repaired recording is complete before it gets its name.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use rtpproxy_core::file_name::FileName;
 use rtpproxy_core::pcap::{self, Resolution};
 use rtpproxy_core::pcapng::{self, INTERFACE_NAMES, SYNTHETIC_NAME};
 use rtpproxy_core::recording::{Channel, Leg};
@@ -14,7 +16,7 @@ use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage
 use rtpproxy_core::time::Wall;
 use serde_json::{Value, json};
 
-use crate::verify::{Inspection, Sidecar, Unit, expected_format, is_being_written, without_part};
+use crate::verify::{Inspection, Sidecar, Unit, expected_format, is_being_written, sidecar_of, without_part};
 
 /// Where a repaired recording goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +129,6 @@ impl Work<'_> {
             "name": name.to_string_lossy(), "size": found.size, "sha256": found.sha256,
         });
         if name.to_str().is_none() {
-            use std::os::unix::ffi::OsStrExt;
             entry["name_hex"] = name.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         }
         Ok(entry)
@@ -139,17 +140,15 @@ impl Work<'_> {
             Target::InPlace => path.to_owned(),
             Target::Folder(folder) => folder.join(finished.file_name().unwrap_or_default()),
             Target::Beside => {
-                let stem = finished.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                // Before the letter of the leg, like the names of recovered files.
-                let (stem, leg) = LETTERS
-                    .iter()
-                    .find_map(|letter| Some((stem.strip_suffix(letter)?, *letter)))
-                    .unwrap_or((&stem, ""));
-                let mut name = OsString::from(format!("{stem}.repaired{leg}"));
-                if let Some(extension) = finished.extension() {
-                    name.push(".");
-                    name.push(extension);
-                }
+                let name = finished.file_name().unwrap_or_default();
+                let name = match FileName::parse(name.as_bytes()) {
+                    // Before the letter of the leg, like the names of recovered files.
+                    Some(name) => {
+                        let stem = [name.stem, b".repaired"].concat();
+                        OsString::from_vec(FileName { stem: &stem, ..name }.to_bytes())
+                    }
+                    None => [name, OsStr::new(".repaired")].iter().copied().collect(),
+                };
                 finished.with_file_name(name)
             }
         }
@@ -157,8 +156,7 @@ impl Work<'_> {
 
     fn sidecar(&mut self, listed: Vec<Value>) -> Result<(), RepairError> {
         let Some(first) = self.done.files.first() else { return Ok(()) };
-        let finished = without_part(first).unwrap_or_else(|| first.clone());
-        let output = finished.with_extension("json");
+        let output = sidecar_of(first);
         let mut sidecar = match &self.unit.sidecar {
             Sidecar::Read(_, before) => before.clone(),
             Sidecar::Missing | Sidecar::Broken(..) => json!({
@@ -442,8 +440,6 @@ fn in_file(path: &Path) -> impl Fn(io::Error) -> RepairError + '_ {
     |error| RepairError::Io { path: path.to_owned(), error }
 }
 
-/// Before the suffix: what the caller sends, and the callee.
-const LETTERS: [&str; 2] = [".o", ".a"];
 /// How many holes of a file the sidecar tells one by one.
 const HOLES_MAX: usize = 100;
 const ENHANCED_PACKET: u32 = 6;

@@ -14,6 +14,7 @@
 //! How a recording looks as bytes is in [`pcapng`], [`pcap`] and [`adhoc`], its frames in [`frame`], and
 //! the signalling that is made up for them in [`sip_head`]. [`salvage`] reads them back, damaged ones too.
 //! [`sealed`] is how they look encrypted while they are written.
+//! [`file_name`] knows how they are called.
 
 pub mod accounting;
 pub mod addr;
@@ -24,6 +25,7 @@ pub mod config;
 pub mod dtmf;
 pub mod effects;
 pub mod engine;
+pub mod file_name;
 pub mod frame;
 pub mod front;
 pub mod hep;

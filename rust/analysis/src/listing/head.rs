@@ -5,45 +5,42 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use rtpproxy_core::file_name::FileName;
 use rtpproxy_core::recording::{Channel, Leg};
 use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage};
 
-use super::{Entry, Parts, State};
+use super::{Entry, State};
 use crate::verify::is_being_written;
 
 /// Looks at the file, whose name has these parts.
-pub(super) fn read(path: &Path, parts: &Parts<'_>) -> Entry {
+pub(super) fn read(path: &Path, name: &FileName<'_>) -> Entry {
     let mut entry = Entry { path: path.to_owned(), ..Entry::default() };
-    if let Err(error) = look(path, parts, &mut entry) {
+    if let Err(error) = look(path, name, &mut entry) {
         entry.state = State::Damaged;
         entry.error = Some(error.to_string());
     }
     if entry.call_id.is_none() {
-        (entry.call_id, entry.from_tag) = ids_of_name(parts.stem).unzip();
+        (entry.call_id, entry.from_tag) = ids_of_name(name.stem).unzip();
     }
     entry
 }
 
-fn look(path: &Path, parts: &Parts<'_>, entry: &mut Entry) -> io::Result<()> {
+fn look(path: &Path, name: &FileName<'_>, entry: &mut Entry) -> io::Result<()> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     entry.size = metadata.len();
     let is_written = is_being_written(path)?;
-    entry.state = match (is_written, parts.is_part) {
+    entry.state = match (is_written, name.is_part) {
         (true, _) => State::Running,
         (false, true) => State::Interrupted,
         (false, false) => State::Finished,
     };
-    let expected = match parts.suffix {
-        ".pcapng" => Format::Pcapng,
-        ".pcap" => Format::Pcap,
-        _ => Format::Adhoc,
-    };
+    let expected = name.content.format().unwrap_or(Format::Adhoc);
     // Of a recording that is being written, the beginning may not be there yet; ad-hoc files have no head.
     if entry.size == 0 && (is_written || expected == Format::Adhoc) {
         return Ok(());
     }
-    walk(file.take(HEAD_LEN), expected, parts, entry)?;
+    walk(file.take(HEAD_LEN), expected, name.leg, entry)?;
     if is_written && let (Some(start), Ok(changed)) = (entry.start, metadata.modified()) {
         let since_epoch = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         entry.duration = since_epoch.checked_sub(Duration::from_nanos(start.0));
@@ -51,13 +48,8 @@ fn look(path: &Path, parts: &Parts<'_>, entry: &mut Entry) -> io::Result<()> {
     Ok(())
 }
 
-fn walk(file: impl Read, expected: Format, parts: &Parts<'_>, entry: &mut Entry) -> io::Result<()> {
+fn walk(file: impl Read, expected: Format, whole: Option<Leg>, entry: &mut Entry) -> io::Result<()> {
     let mut salvage = Salvage::new(file, Some(expected))?;
-    let whole = match parts.stem {
-        [.., b'.', b'o'] => Some(Leg::Caller),
-        [.., b'.', b'a'] => Some(Leg::Callee),
-        _ => None,
-    };
     let mut is_empty = true;
     while let Some(event) = salvage.next()? {
         match event {
@@ -112,7 +104,6 @@ fn comment(text: &str, entry: &mut Entry) {
 /// The call-id and the caller's tag, of which a recorder makes names.
 fn ids_of_name(stem: &[u8]) -> Option<(String, String)> {
     let text = str::from_utf8(stem).ok()?;
-    let text = [".o", ".a"].iter().find_map(|leg| text.strip_suffix(leg)).unwrap_or(text);
     let text = text.strip_suffix(".recovered").unwrap_or(text);
     let (call_id, tag) = text.rsplit_once('=')?;
     Some((unescaped(call_id), unescaped(tag)))

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
+use rtpproxy_core::file_name::{Content, FileName};
 use rtpproxy_core::time::Wall;
 use serde::{Serialize, Serializer};
 
@@ -125,8 +126,8 @@ impl Listing<'_> {
     /// Takes in the recordings of a folder; gives back the folders in it.
     fn folder(&mut self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let Names { below, sidecars, mut files } = Names::of(path)?;
-        // By what their names have before `.json`.
-        let mut broken = BTreeMap::new();
+        // By their names.
+        let mut broken: BTreeMap<OsString, _> = BTreeMap::new();
         for name in sidecars {
             match sidecar::read(path, &name) {
                 Ok(Some((entry, its_files))) => {
@@ -137,27 +138,28 @@ impl Listing<'_> {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    broken.insert(name.as_bytes()[..name.len() - SIDECAR.len()].to_vec(), (name, error));
+                    broken.insert(name, error);
                 }
             }
         }
-        for name in &files {
-            let parts = Parts::of(name);
-            if parts.suffix == ".rtcp" && files.contains(&parts.with_suffix(".rtp")) {
+        for path_name in &files {
+            let Some(name) = FileName::parse(path_name.as_bytes()) else { continue };
+            let of_content = |content| OsString::from_vec(FileName { content, ..name }.to_bytes());
+            if name.content == Content::Rtcp && files.contains(&of_content(Content::Rtp)) {
                 continue;
             }
-            let mut entry = head::read(&path.join(name), &parts);
-            if parts.suffix == ".rtp" {
-                let rtcp = path.join(parts.with_suffix(".rtcp"));
+            let mut entry = head::read(&path.join(path_name), &name);
+            if name.content == Content::Rtp {
+                let rtcp = path.join(of_content(Content::Rtcp));
                 entry.size += fs::symlink_metadata(rtcp).map_or(0, |metadata| metadata.len());
             }
-            if let Some((_, error)) = broken.remove(parts.stem) {
+            if let Some(error) = broken.remove(OsStr::from_bytes(&name.sidecar().to_bytes())) {
                 entry.state = State::Damaged;
                 entry.error.get_or_insert(format!("its sidecar cannot be read: {error}"));
             }
             self.add(entry);
         }
-        for (name, error) in broken.into_values() {
+        for (name, error) in broken {
             let error = Some(format!("it cannot be read: {error}"));
             self.add(Entry { path: path.join(name), state: State::Damaged, error, ..Entry::default() });
         }
@@ -189,36 +191,14 @@ impl Names {
             let (kind, name) = (entry.file_type()?, entry.file_name());
             if kind.is_dir() {
                 names.below.push(entry.path());
-            } else if kind.is_file() && name.as_bytes().ends_with(SIDECAR.as_bytes()) {
-                names.sidecars.push(name);
-            } else if kind.is_file() && !Parts::of(&name).suffix.is_empty() {
-                names.files.insert(name);
+            }
+            match FileName::parse(name.as_bytes()).filter(|_| kind.is_file()) {
+                Some(parsed) if parsed.has_packets() => _ = names.files.insert(name),
+                Some(parsed) if !parsed.is_part => names.sidecars.push(name),
+                Some(_) | None => {}
             }
         }
         Ok(names)
-    }
-}
-
-/// The parts of the name of a recording's file.
-struct Parts<'a> {
-    stem: &'a [u8],
-    /// Empty if it is no recording.
-    suffix: &'static str,
-    is_part: bool,
-}
-
-impl<'a> Parts<'a> {
-    fn of(name: &'a OsStr) -> Self {
-        let name = name.as_bytes();
-        let finished = name.strip_suffix(PART.as_bytes());
-        let (is_part, name) = (finished.is_some(), finished.unwrap_or(name));
-        let suffix = SUFFIXES.into_iter().find(|suffix| name.ends_with(suffix.as_bytes())).unwrap_or("");
-        Self { stem: &name[..name.len() - suffix.len()], suffix, is_part }
-    }
-
-    fn with_suffix(&self, suffix: &str) -> OsString {
-        let part = if self.is_part { PART } else { "" };
-        OsString::from_vec([self.stem, suffix.as_bytes(), part.as_bytes()].concat())
     }
 }
 
@@ -239,10 +219,6 @@ pub fn time_text(at: Wall) -> String {
     let nanos = i64::try_from(at.0).unwrap_or(i64::MAX);
     DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Nanos, true)
 }
-
-const SIDECAR: &str = ".json";
-const PART: &str = ".part";
-const SUFFIXES: [&str; 4] = [".pcapng", ".pcap", ".rtp", ".rtcp"];
 
 #[cfg(test)]
 mod tests;

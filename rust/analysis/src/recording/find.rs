@@ -1,11 +1,12 @@
 //! Finding the files of recordings by their names (docs/recording.md).
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use rtpproxy_core::file_name::{Content, FileName, PART};
 use rtpproxy_core::recording::Leg;
 
 /// The files of one recording.
@@ -53,9 +54,10 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Recording>, FindError> {
             let entries = entries.into_iter().map(|entry| entry.path());
             entries.filter(|path| is_recording(path)).for_each(|path| add(&mut found, path));
         } else if let Err(absent) = path.metadata() {
-            let pair: Vec<_> = LETTERS
-                .iter()
-                .map(|(letter, _)| appended(path, &format!("{letter}.rtp")))
+            let stem = path.file_name().unwrap_or_default().as_bytes();
+            let pair: Vec<_> = [Leg::Caller, Leg::Callee]
+                .into_iter()
+                .map(|leg| path.with_file_name(name_of_rtp(stem, leg)))
                 .filter(|path| path.exists())
                 .collect();
             if pair.is_empty() {
@@ -87,13 +89,14 @@ type Found = BTreeMap<(PathBuf, Vec<u8>), Vec<Piece>>;
 
 fn add(found: &mut Found, path: PathBuf) {
     let name = path.file_name().unwrap_or_default().as_bytes();
-    let (stem, suffix) = split(name);
-    let (stem, leg) = LETTERS
-        .iter()
-        .find_map(|(letter, leg)| Some((stem.strip_suffix(letter.as_bytes())?, Some(*leg))))
-        .unwrap_or((stem, None));
-    // The two files of a call go together, others of its name are other recordings.
-    let key = if leg.is_some() { [b"+", suffix].concat() } else { suffix.to_vec() };
+    let parsed = FileName::parse(name).filter(FileName::has_packets);
+    let leg = parsed.and_then(|parsed| parsed.leg);
+    let (stem, key) = match parsed {
+        // The two files of a call go together, others of its name are other recordings.
+        Some(parsed) => (parsed.stem, FileName { leg: None, ..parsed.plain() }.suffix().into_bytes()),
+        None => (name.strip_suffix(PART.as_bytes()).unwrap_or(name), Vec::new()),
+    };
+    let key = if leg.is_some() { [b"+", &key[..]].concat() } else { key };
     let stem = path.with_file_name(OsStr::from_bytes(stem));
     let pieces = found.entry((stem.clone(), key.clone())).or_default();
     let is_taken = pieces.iter().any(|piece| piece.leg == leg && piece.path != path);
@@ -104,28 +107,17 @@ fn add(found: &mut Found, path: PathBuf) {
 
 fn is_recording(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_bytes();
-    path.is_file() && SUFFIXES.iter().any(|suffix| split(name).1 == suffix.as_bytes())
+    let content = FileName::parse(name).map(|name| name.content);
+    matches!(content, Some(Content::Pcapng | Content::Pcap | Content::Rtp)) && path.is_file()
 }
 
-/// A name without the suffix of a recording, and that suffix; what marks an unfinished one is cut off.
-fn split(name: &[u8]) -> (&[u8], &[u8]) {
-    let name = name.strip_suffix(UNFINISHED.as_bytes()).unwrap_or(name);
-    match SUFFIXES.iter().find(|suffix| name.ends_with(suffix.as_bytes())) {
-        Some(suffix) => name.split_at(name.len() - suffix.len()),
-        None => (name, b""),
-    }
+/// The name of what a party has sent of an ad-hoc recording.
+fn name_of_rtp(stem: &[u8], leg: Leg) -> OsString {
+    let (number, compression, encryption) = (None, None, None);
+    let content = Content::Rtp;
+    let name = FileName { stem, number, leg: Some(leg), content, compression, encryption, is_part: false };
+    OsString::from_vec(name.to_bytes())
 }
-
-fn appended(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned().into_vec();
-    name.extend(suffix.as_bytes());
-    PathBuf::from(std::ffi::OsString::from_vec(name))
-}
-
-const SUFFIXES: [&str; 3] = [".pcapng", ".pcap", ".rtp"];
-const UNFINISHED: &str = ".part";
-/// Before the suffix: what the caller sends, and the callee.
-const LETTERS: [(&str, Leg); 2] = [(".o", Leg::Caller), (".a", Leg::Callee)];
 
 #[cfg(test)]
 mod tests {

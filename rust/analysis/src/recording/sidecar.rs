@@ -6,6 +6,8 @@ use std::path::Path;
 use rtpproxy_core::recording::Leg;
 use serde_json::Value;
 
+use crate::verify::sidecar_of;
+
 /// Whose packets are whose, as far as the sidecar knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sidecar {
@@ -18,11 +20,7 @@ pub(super) struct Sidecar {
 impl Sidecar {
     /// Reads the sidecar of a capture; without one, or if it cannot be understood, nothing is known.
     pub(super) fn beside(path: &Path) -> Self {
-        let finished = match path.extension() {
-            Some(extension) if extension == "part" => path.with_extension(""),
-            _ => path.to_owned(),
-        };
-        let text = std::fs::read(finished.with_extension("json")).unwrap_or_default();
+        let text = std::fs::read(sidecar_of(path)).unwrap_or_default();
         Self::parse(&text).unwrap_or_default()
     }
 

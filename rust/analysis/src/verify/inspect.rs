@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rtpproxy_core::file_name::FileName;
 use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage};
 use rtpproxy_core::time::Wall;
 use sha2::{Digest, Sha256};
@@ -106,14 +108,7 @@ impl Inspection {
 
 /// The format that the name of a file tells.
 pub fn expected_format(path: &Path) -> Option<Format> {
-    let name = path.file_name()?.to_string_lossy();
-    let name = name.strip_suffix(".part").unwrap_or(&name);
-    match name.rsplit_once('.')?.1 {
-        "pcapng" => Some(Format::Pcapng),
-        "pcap" => Some(Format::Pcap),
-        "rtp" | "rtcp" => Some(Format::Adhoc),
-        _ => None,
-    }
+    FileName::parse(path.file_name()?.as_bytes())?.content.format()
 }
 
 /// A file that is hashed while it is read.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use self::inspect::{Damage, Inspection, expected_format};
-pub use self::survey::{Sidecar, SurveyError, Unit, is_being_written, survey, without_part};
+pub use self::survey::{Sidecar, SurveyError, Unit, is_being_written, sidecar_of, survey, without_part};
 
 /// What is to be said of a recording.
 #[derive(Clone, Debug, Serialize)]

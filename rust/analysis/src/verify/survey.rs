@@ -1,12 +1,13 @@
 //! What recordings there are: sidecars with their files, and files without a sidecar.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use rtpproxy_core::file_name::FileName;
 use serde_json::Value;
 
 /// A recording as it lies on the disk.
@@ -76,6 +77,14 @@ pub fn without_part(path: &Path) -> Option<PathBuf> {
     (path.extension() == Some(OsStr::new("part"))).then(|| path.with_extension(""))
 }
 
+/// The path of the sidecar of a file, whether it is there or not.
+pub fn sidecar_of(path: &Path) -> PathBuf {
+    match FileName::parse(path.file_name().unwrap_or_default().as_bytes()) {
+        Some(name) => path.with_file_name(OsString::from_vec(name.sidecar().to_bytes())),
+        None => without_part(path).unwrap_or_else(|| path.to_owned()).with_extension("json"),
+    }
+}
+
 #[derive(Debug, Default)]
 struct Found {
     sidecars: BTreeMap<PathBuf, Unit>,
@@ -91,7 +100,7 @@ impl Found {
             self.sidecar(path);
             return Ok(());
         }
-        let beside = without_part(path).unwrap_or_else(|| path.to_owned()).with_extension("json");
+        let beside = sidecar_of(path);
         if beside.exists() {
             let unit = read_sidecar(&beside);
             if unit.as_ref().is_some_and(|unit| unit.files.iter().any(|file| file == path)) {
@@ -158,7 +167,7 @@ fn read_sidecar(path: &Path) -> Option<Unit> {
 }
 
 /// The name of a file in a sidecar, which must not lead to another folder.
-fn file_name(file: &Value) -> Option<std::ffi::OsString> {
+fn file_name(file: &Value) -> Option<OsString> {
     let bytes = match file["name_hex"].as_str() {
         Some(hex) => unhex(hex)?,
         None => file["name"].as_str()?.as_bytes().to_vec(),
@@ -173,11 +182,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 fn is_recording(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().as_bytes();
-    let finished = name.strip_suffix(b".part").unwrap_or(name);
-    SUFFIXES.iter().any(|suffix| finished.ends_with(suffix.as_bytes()))
-        || name.ends_with(UNFINISHED_SIDECAR.as_bytes())
+    let name = FileName::parse(path.file_name().unwrap_or_default().as_bytes());
+    // A sidecar that has not got its name was not finished either.
+    name.is_some_and(|name| name.has_packets() || name.is_part)
 }
-
-const SUFFIXES: [&str; 4] = [".pcapng", ".pcap", ".rtp", ".rtcp"];
-const UNFINISHED_SIDECAR: &str = ".json.part";

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rtpproxy_core::file_name::PART;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
@@ -551,8 +552,6 @@ fn replace_all(names: &Names, _: &Folder, spool: &Folder) -> io::Result<(Files, 
     Ok((files, 1))
 }
 
-/// The end of the name of a file that is not complete.
-pub(super) const PART: &str = ".part";
 /// How many names are tried for one recording.
 pub(super) const ATTEMPTS_MAX: u32 = 9999;
 /// How often a folder is made again that somebody removes at the same time.

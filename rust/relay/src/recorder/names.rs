@@ -1,5 +1,6 @@
 //! The names of the files of a recording, and the folder they are in.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -18,8 +19,8 @@ pub(super) struct Names {
     folders: Vec<OsString>,
     stem: Vec<u8>,
     /// One for all packets, or one for RTP and one for RTCP.
-    suffixes: Vec<&'static str>,
-    sidecar_suffix: &'static str,
+    suffixes: Vec<Cow<'static, str>>,
+    sidecar_suffix: Cow<'static, str>,
 }
 
 impl Names {
@@ -38,7 +39,7 @@ impl Names {
                 (Vec::new(), bounded(escaped(&stem, config.compat)))
             }
         };
-        let mut suffixes = suffixes(coverage, config);
+        let mut suffixes: Vec<_> = suffixes(coverage, config).into_iter().map(Cow::Borrowed).collect();
         if !start.rtcp {
             suffixes.truncate(1);
         }
@@ -50,14 +51,15 @@ impl Names {
             | Coverage::Named { .. }
             | Coverage::NamedSingleFile { .. } => ".json",
         };
-        Self { folders, stem, suffixes, sidecar_suffix }
+        Self { folders, stem, suffixes, sidecar_suffix: sidecar_suffix.into() }
     }
 
     /// The names for files that an earlier process has left, which begin with `stem`. They stay in their folder.
-    pub(super) fn recovered(stem: &[u8], suffixes: Vec<&'static str>, sidecar_suffix: &'static str) -> Self {
+    pub(super) fn recovered(stem: &[u8], suffixes: Vec<String>, sidecar_suffix: String) -> Self {
         let stem = stem.strip_suffix(RECOVERED.as_bytes()).unwrap_or(stem);
         let stem = [stem, RECOVERED.as_bytes()].concat();
-        Self { folders: Vec::new(), stem, suffixes, sidecar_suffix }
+        let suffixes = suffixes.into_iter().map(Cow::Owned).collect();
+        Self { folders: Vec::new(), stem, suffixes, sidecar_suffix: sidecar_suffix.into() }
     }
 
     /// The folder that the files are in, one name after the other, below that of all recordings.
@@ -79,7 +81,7 @@ impl Names {
 
     /// The name of file `index` at the `attempt`th try to find a free one, from 1.
     pub(super) fn file(&self, index: usize, attempt: u32) -> OsString {
-        self.with(attempt, self.suffixes[index])
+        self.with(attempt, &self.suffixes[index])
     }
 
     /// The path of file `index` in the folder of recordings, if its name is free.
@@ -91,7 +93,7 @@ impl Names {
 
     /// The name of the sidecar that belongs to the files of the same attempt.
     pub(super) fn sidecar(&self, attempt: u32) -> OsString {
-        self.with(attempt, self.sidecar_suffix)
+        self.with(attempt, &self.sidecar_suffix)
     }
 
     fn with(&self, attempt: u32, suffix: &str) -> OsString {

@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use rtpproxy_core::command::{CallId, Tag};
-use rtpproxy_core::recording::Leg;
+use rtpproxy_core::file_name::{Content, FileName, PART};
 use rtpproxy_core::salvage::Format;
 use tracing::{debug, error, info, warn};
 
-use super::files::{ATTEMPTS_MAX, Contents, Folder, PART, Site, is_taken, part_name};
+use super::files::{ATTEMPTS_MAX, Contents, Folder, Site, is_taken, part_name};
 use super::finish::{Closed, Job};
 use super::leftover::{Findings, Hints, Stopped, now_text};
 use super::names::Names;
@@ -182,8 +182,8 @@ impl Recovery {
             let (file, part) = (Some(Arc::new(file)), part.part.clone());
             closed.push(Closed { file, part, len, is_torn: false, sha256: Some(sha256) });
         }
-        let suffixes = parts.iter().map(|part| part.suffix).collect();
-        let names = Names::recovered(&recording.stem, suffixes, recording.sidecar_suffix);
+        let suffixes = parts.iter().map(|part| part.suffix.clone()).collect();
+        let names = Names::recovered(&recording.stem, suffixes, recording.sidecar_suffix.clone());
         let target = place.target_of(folder)?;
         let attempt = first_free(&names, &target)?;
         Ok(Some(Job {
@@ -239,16 +239,16 @@ impl Place<'_> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Recording {
     stem: Vec<u8>,
-    sidecar_suffix: &'static str,
-    /// A recording of one file, by its suffix, or one of two.
-    kind: &'static str,
+    sidecar_suffix: String,
+    format: &'static str,
 }
 
 /// One of its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Part {
     part: OsString,
-    suffix: &'static str,
+    /// What follows the stem in the name that it is to get.
+    suffix: String,
     hints: Hints,
 }
 
@@ -257,17 +257,15 @@ fn sorted(names: Vec<OsString>) -> (BTreeMap<Recording, Vec<Part>>, Vec<OsString
     let mut recordings: BTreeMap<_, Vec<_>> = BTreeMap::new();
     let mut sidecars = Vec::new();
     for part in names {
-        let name = part.as_bytes().strip_suffix(PART.as_bytes()).unwrap_or_default();
-        if name.ends_with(SIDECAR_SUFFIX.as_bytes()) {
+        let Some(name) = FileName::parse(part.as_bytes()) else { continue };
+        let Some(format) = name.content.format() else {
             sidecars.push(part);
             continue;
-        }
-        let Some((stem, (suffix, sidecar_suffix, kind, hints))) =
-            SUFFIXES.iter().find_map(|row| Some((name.strip_suffix(row.0.as_bytes())?, *row)))
-        else {
-            continue;
         };
-        let recording = Recording { stem: stem.to_vec(), sidecar_suffix, kind };
+        let hints = Hints { format, leg: name.leg, is_rtcp: name.content == Content::Rtcp };
+        let (stem, sidecar_suffix) = (name.stem.to_vec(), name.sidecar().suffix());
+        let recording = Recording { stem, sidecar_suffix, format: format.name() };
+        let suffix = FileName { is_part: false, ..name }.suffix();
         recordings.entry(recording).or_default().push(Part { part, suffix, hints });
     }
     for parts in recordings.values_mut() {
@@ -357,25 +355,6 @@ fn is_stop(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Stopped>)
 }
 
-const fn hints(format: Format, leg: Option<Leg>, is_rtcp: bool) -> Hints {
-    Hints { format, leg, is_rtcp }
-}
-
-/// The suffixes of recordings, longer ones first: of the file, of its sidecar, the kind of the recording, and what
-/// they tell.
-const SUFFIXES: [(&str, &str, &str, Hints); 10] = [
-    (".o.pcapng", ".o.json", "pcapng", hints(Format::Pcapng, Some(Leg::Caller), false)),
-    (".a.pcapng", ".a.json", "pcapng", hints(Format::Pcapng, Some(Leg::Callee), false)),
-    (".pcapng", ".json", "pcapng", hints(Format::Pcapng, None, false)),
-    (".pcap", ".json", "pcap", hints(Format::Pcap, None, false)),
-    (".o.rtp", ".o.json", "rtp", hints(Format::Adhoc, Some(Leg::Caller), false)),
-    (".o.rtcp", ".o.json", "rtp", hints(Format::Adhoc, Some(Leg::Caller), true)),
-    (".a.rtp", ".a.json", "rtp", hints(Format::Adhoc, Some(Leg::Callee), false)),
-    (".a.rtcp", ".a.json", "rtp", hints(Format::Adhoc, Some(Leg::Callee), true)),
-    (".rtp", ".json", "rtp", hints(Format::Adhoc, None, false)),
-    (".rtcp", ".json", "rtp", hints(Format::Adhoc, None, true)),
-];
-const SIDECAR_SUFFIX: &str = ".json";
 /// Longer ones are not ours, in bytes.
 const SIDECAR_MAX: u64 = 16 << 20;
 /// Above 0 is below others.

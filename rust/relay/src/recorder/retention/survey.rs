@@ -7,12 +7,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use chrono::DateTime;
+use rtpproxy_core::file_name::FileName;
 use rtpproxy_core::time::Wall;
 use rustix::fs::{FileType, Stat};
 use serde::Deserialize;
 
 use super::{Pace, Stopped};
-use crate::recorder::files::{Folder, PART};
+use crate::recorder::files::Folder;
 
 /// What the last look at the folders has found.
 #[derive(Debug, Default)]
@@ -164,7 +165,7 @@ impl Walk {
                 below.push(path.join(name));
             } else if is_part(name) {
                 self.now.written_bytes += stamp(folder, name, pace)?.map_or(0, |stamp| stamp.len);
-            } else if name.as_bytes().ends_with(SIDECAR_SUFFIX) {
+            } else if is_sidecar(name) {
                 self.sidecar(folder, (root, path.join(name)), pace)?;
             }
         }
@@ -209,20 +210,22 @@ fn read(folder: &Folder, name: &OsStr, stamp: Stamp) -> Option<Facts> {
     Facts::parse(&text, stamp.changed)
 }
 
-/// Whether a sidecar may name this: a file beside it that is complete and no sidecar itself.
+/// Whether a sidecar may name this: a file beside it that is complete, with packets.
 fn is_name_of_recording(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     !bytes.is_empty()
         && !bytes.starts_with(b".")
         && !bytes.iter().any(|byte| matches!(byte, b'/' | 0))
-        && !bytes.ends_with(SIDECAR_SUFFIX)
-        && !bytes.ends_with(PART.as_bytes())
+        && FileName::parse(bytes).is_some_and(|name| name.has_packets() && !name.is_part)
 }
 
 /// Whether a name is that of a recording that is being written.
 fn is_part(name: &OsStr) -> bool {
-    let name = name.as_bytes().strip_suffix(PART.as_bytes());
-    name.is_some_and(|name| SUFFIXES.iter().any(|suffix| name.ends_with(suffix.as_bytes())))
+    FileName::parse(name.as_bytes()).is_some_and(|name| name.has_packets() && name.is_part)
+}
+
+fn is_sidecar(name: &OsStr) -> bool {
+    FileName::parse(name.as_bytes()).is_some_and(|name| !name.has_packets() && !name.is_part)
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -258,8 +261,6 @@ struct Ended {
 }
 
 const FORMATS: [&str; 3] = ["pcapng", "pcap", "adhoc"];
-const SUFFIXES: [&str; 4] = [".pcapng", ".pcap", ".rtp", ".rtcp"];
-const SIDECAR_SUFFIX: &[u8] = b".json";
 /// The longest sidecar, in bytes: 256 gaps, pauses and marks take less than a tenth of it.
 const SIDECAR_MAX: u64 = 1 << 20;
 /// How deep folders below are looked into.
