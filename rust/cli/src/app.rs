@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::{Command, CommandFactory, Parser};
 
+use crate::bench::Bench;
 use crate::check;
 use crate::ctl::Ctl;
 use crate::daemon;
@@ -120,6 +121,7 @@ pub(crate) fn complain(text: &str) {
 
 /// Sub-commands, known as the first argument only: no option of the daemon can be taken for one.
 const SUB_COMMANDS: &[Program] = &[
+    Program { name: "bench", run: |args| sub_command(args, Bench::run), options: Bench::command },
     Program { name: "ctl", run: |args| sub_command(args, Ctl::run), options: Ctl::command },
     Program { name: "demo", run: |args| sub_command(args, Demo::run), options: Demo::command },
     Program { name: "extract", run: |args| sub_command(args, Extract::run), options: Extract::command },
