@@ -265,23 +265,29 @@ impl Folder {
         path.into_iter().try_fold(self.below(OsStr::new("."))?, |folder, name| folder.below(name))
     }
 
-    /// Removes the folder at `path` in this one if nothing is in it, and then likewise those above.
-    pub(super) fn remove_empty(&self, path: &[OsString]) {
+    /// Removes the folder at `path` in this one if nothing is in it and it is none of `kept`, and then likewise those
+    /// above.
+    ///
+    /// # Errors
+    /// Why the first that stays is not removed.
+    pub(super) fn remove_empty(&self, path: &[OsString], kept: &[Self]) -> io::Result<()> {
         for depth in (1..=path.len()).rev() {
-            let above = self.descend(path[..depth - 1].iter().map(OsString::as_os_str));
-            let is_removed = above.is_ok_and(|above| {
-                rustix::fs::unlinkat(&above.fd, &path[depth - 1], AtFlags::REMOVEDIR).is_ok()
-            });
-            if !is_removed {
-                return;
+            let name = &path[depth - 1];
+            let above = self.descend(path[..depth - 1].iter().map(OsString::as_os_str))?;
+            let identity = above.below(name)?.identity()?;
+            if kept.iter().any(|kept| kept.identity().is_ok_and(|kept| kept == identity)) {
+                return Ok(());
             }
+            rustix::fs::unlinkat(&above.fd, name, AtFlags::REMOVEDIR)?;
         }
+        Ok(())
     }
 
     /// Removes it if it was asked for in another one and nothing is in it, and then likewise those between.
     pub(super) fn remove_if_empty(&self) {
         if let Some((root, names)) = &self.above {
-            root.remove_empty(names);
+            // One that stays is in use, and an empty one does no harm.
+            let _ = root.remove_empty(names, &[]);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Recordings from the tap to the files, read back with readers of their own.
 
+mod below;
 mod bench;
 mod call;
 mod faults;

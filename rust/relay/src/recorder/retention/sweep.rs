@@ -116,12 +116,13 @@ impl Finished<'_> {
     pub(super) fn remove(&self, roots: &[Folder], pace: &mut Pace<'_>) -> Result<Removal, Stopped> {
         pace.step(STEPS)?;
         let root = &roots[self.root];
-        Ok(self.try_remove(root).unwrap_or_else(|error| {
+        Ok(self.try_remove(roots).unwrap_or_else(|error| {
             Removal::Failed(format!("{}: {error}", root.path_of(self.sidecar.as_os_str()).display()))
         }))
     }
 
-    fn try_remove(&self, root: &Folder) -> io::Result<Removal> {
+    fn try_remove(&self, roots: &[Folder]) -> io::Result<Removal> {
+        let root = &roots[self.root];
         let path = self.sidecar.parent().unwrap_or(Path::new(""));
         let folder = root.descend(path)?;
         let sidecar = self.sidecar.file_name().unwrap_or_default();
@@ -150,7 +151,9 @@ impl Finished<'_> {
         }
         folder.remove(sidecar)?;
         // The folder of a day that has no recordings any more.
-        root.remove_empty(&path.iter().map(OsStr::to_owned).collect::<Vec<_>>());
+        let path: Vec<_> = path.iter().map(OsStr::to_owned).collect();
+        // What is not empty stays, and what cannot be removed takes no space.
+        let _ = root.remove_empty(&path, roots);
         Ok(Removal::Done)
     }
 }

@@ -112,6 +112,45 @@ fn the_old_go_with_all_their_files() {
 }
 
 #[test]
+fn a_folder_goes_with_the_last_recording_in_it() {
+    let mut bench = Bench::new(None);
+    for stem in ["2026/02/27/a", "2026/02/28/a", "2026/03/01/a", "2026/03/01/b"] {
+        bench.add(stem, &[".pcapng"], 11);
+    }
+    bench.add("2026/03/01/new", &[".pcapng"], 9);
+    bench.add("2025/a", &[".pcapng"], 50);
+    let path = bench.folder.path().to_owned();
+    bench.write("2026/02/28/notes.txt", 1);
+    fs::create_dir_all(path.join("empty/2026")).unwrap();
+    fs::create_dir_all(path.join("2026/03/01/empty")).unwrap();
+    bench.round();
+    let new = ["2026/03/01/new.json", "2026/03/01/new.pcapng", "2026/02/28/notes.txt"];
+    assert_eq!(bench.left(), set(&new));
+    // Those that were empty before are somebody else's.
+    for (folder, is_kept) in [
+        ("2025", false),
+        ("2026/02/27", false),
+        ("2026/02/28", true),
+        ("2026/03/01/empty", true),
+        ("empty/2026", true),
+    ] {
+        assert_eq!(path.join(folder).exists(), is_kept, "{folder}");
+    }
+}
+
+#[test]
+fn the_folders_of_recordings_stay_when_they_are_empty() {
+    let mut bench = Bench::new(None);
+    let fallback = bench.folder.path().join("2026/fallback");
+    bench.add("2026/fallback/day/a", &[".pcapng"], 50);
+    bench.keeper.folders.push(fallback.clone());
+    bench.add("a", &[".pcapng"], 50);
+    bench.round();
+    assert_eq!(bench.left(), set(&[]));
+    assert!(fallback.exists() && !fallback.join("day").exists());
+}
+
+#[test]
 fn what_becomes_old_goes_later() {
     let mut bench = Bench::new(None);
     bench.add("x", &[".pcapng"], 9);
