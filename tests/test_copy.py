@@ -49,6 +49,51 @@ def test_copies_go_to_another_host(
     assert call.stats()[1:] == [PACKETS + 2, PACKETS + 1, 2 * PACKETS + 3, 0]
 
 
+@pytest.mark.parametrize("workers", ["1", "4"])
+def test_several_hosts_get_the_same(start_daemon: StartDaemon, make_call: MakeCall, workers: str) -> None:
+    daemon = start_daemon("--workers", workers)
+    call = make_call(daemon)
+    with Phone() as one, Phone() as other:
+        assert copy(call, f"udp:127.0.0.1:{one.port}") == "0"
+        assert copy(call, f"udp:localhost:{other.port}") == "0"
+        assert copy(call, f"udp:127.0.0.1:{one.port}") == "0"
+        said, _ = call.talk(PACKETS)
+        assert one.hear(PACKETS) == other.hear(PACKETS) == said
+        report = call.caller.report(call.at_caller_side)
+        assert one.hear_rtcp() == other.hear_rtcp() == call.callee.hear_rtcp() == [report]
+
+        # A fork may take the call to another worker, its receivers with it.
+        with Phone() as caller, Phone() as callee:
+            recorder = Recorder(daemon, caller, callee)
+            recorder.set_up("siprec", f" && C {call.call_id} {call.from_tag} {call.to_tag}")
+            said, _ = call.talk(1)
+            assert one.hear(1) == other.hear(1) == caller.hear(1) == said
+
+        assert copy(call, f"udp:localhost:{one.port}", "?uncopy") == "0"
+        assert copy(call, f"udp:127.0.0.1:{one.port}", "?uncopy") == "E50"
+        said, _ = call.talk(1)
+        assert other.hear(1) == said
+        assert one.silence()
+        assert call.command("N") == "0"
+        call.talk(1)
+        assert other.silence()
+    assert "copies of the caller to" in daemon.log()
+
+
+def test_with_compat_a_party_has_one_copy(start_daemon: StartDaemon, make_call: MakeCall) -> None:
+    daemon = start_daemon("--compat")
+    call = make_call(daemon)
+    with Phone() as one, Phone() as other:
+        assert copy(call, f"udp:127.0.0.1:{one.port}") == "0"
+        assert copy(call, f"udp:127.0.0.1:{other.port}") == "0"
+        assert copy(call, "take") == "0"
+        assert copy(call, f"udp:127.0.0.1:{one.port}", "?uncopy") == "E0"
+        said, _ = call.talk(PACKETS)
+        assert one.hear(PACKETS) == said
+        assert other.silence()
+    assert not list(daemon.recordings.iterdir())
+
+
 def test_what_cannot_be_copied_is_e65(daemon: Daemon, make_call: MakeCall) -> None:
     call = make_call(daemon)
     for target in ("udp:127.0.0.1", "udp:127.0.0.1:0", "udp:127.0.0.1:65535", "udp:no-such-host.invalid:9"):

@@ -188,6 +188,27 @@ def test_in_the_scope_stream_a_pause_ends_the_file(door: str, tmp_path: Path) ->
         assert len(list(tmp_path.glob("*.pcapng"))) == 3
 
 
+def test_copies_go_to_several_hosts(relay: rtpproxy.Calls) -> None:
+    with Phone() as caller, Phone() as callee, Phone() as one, Phone() as other:
+        relay.start("call-1", "from-a", media=caller.media)
+        answer = relay.lookup("call-1", "from-a", "to-b", media=callee.media)
+        call = relay.call("call-1", "from-a", "to-b")
+        address, port = call.copy(to=one.media)
+        assert (address, port % 2) == ("127.0.0.1", 0)
+        relay.copy("call-1", "from-a", to=other.media)
+        said = caller.say(answer, PACKETS)
+        assert callee.hear(PACKETS) == one.hear(PACKETS) == other.hear(PACKETS) == said
+        call.stop_copy(to=one.media)
+        with pytest.raises(rtpproxy.NotFound, match="no copies go there"):
+            call.stop_copy(to=one.media)
+        said = caller.say(answer, 1)
+        assert other.hear(1) == callee.hear(1) == said
+        assert one.is_silent()
+        for wrong in (("::1", 4000), ("127.0.0.1", 65535), ("example.org", 4000)):
+            with pytest.raises(ValueError, match="to: "):
+                call.copy(to=wrong)
+
+
 def test_recording_without_a_folder_is_refused(door: str, tmp_path: Path) -> None:
     with open_door(door, tmp_path) as relay:
         relay.start("call-1", "from-a")

@@ -125,6 +125,28 @@ class ThroughDoor(Calls):
     ) -> None:
         self._door.record(call_id, from_tag, to_tag, media_number)
 
+    def copy(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        to: Media,
+        media_number: int | None = None,
+    ) -> tuple[str, int]:
+        return self._door.copy(call_id, from_tag, to_tag, to, media_number)
+
+    def stop_copy(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        to: Media,
+        media_number: int | None = None,
+    ) -> None:
+        self._door.stop_copy(call_id, from_tag, to_tag, to, media_number)
+
     def stop(
         self,
         call_id: Id,

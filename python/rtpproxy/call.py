@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self, overload
 from rtpproxy.results import Stats
 
 if TYPE_CHECKING:
-    from rtpproxy.calls import Calls, Id
+    from rtpproxy.calls import Calls, Id, Media
 
 __all__ = ["Call"]
 
@@ -63,6 +63,16 @@ class Call:
     def stop_recording(self) -> None:
         """:meth:`Calls.stop_recording() <rtpproxy.Calls.stop_recording>`"""
         self.relay.stop_recording(self.call_id, self.from_tag, self.to_tag, media_number=self.media_number)
+
+    def copy(self, *, to: "Media") -> tuple[str, int]:
+        """:meth:`Calls.copy() <rtpproxy.Calls.copy>`"""
+        return self.relay.copy(
+            self.call_id, self.from_tag, self.to_tag, to=to, media_number=self.media_number
+        )
+
+    def stop_copy(self, *, to: "Media") -> None:
+        """:meth:`Calls.stop_copy() <rtpproxy.Calls.stop_copy>`"""
+        self.relay.stop_copy(self.call_id, self.from_tag, self.to_tag, to=to, media_number=self.media_number)
 
     def stop(self) -> None:
         """:meth:`Calls.stop() <rtpproxy.Calls.stop>`"""

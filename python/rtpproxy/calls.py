@@ -163,6 +163,42 @@ class Calls(Protocol):
         """
         ...
 
+    def copy(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        to: Media,
+        media_number: int | None = None,
+    ) -> tuple[str, int]:
+        """Sends what the party of `from_tag` sends to another host as well (``C``).
+
+        :param to: The host, an IPv4 address, and its port for RTP; RTCP goes one port above. Up to eight
+            hosts get copies of a party. With `compat` it is one, and for a further one this has no effect.
+        :returns: The address and port that RTP comes from; RTCP comes from one port above. For a host that
+            gets copies already, this is another port than theirs.
+        :raises rtpproxy.NotFound: There is no such session.
+        :raises rtpproxy.CommandError: Code 65: the host cannot be reached, or there are eight already.
+        """
+        ...
+
+    def stop_copy(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        to: Media,
+        media_number: int | None = None,
+    ) -> None:
+        """Ends the copies to one host (``?uncopy``); those to others go on, and so do recordings.
+
+        :raises rtpproxy.NotFound: There is no such session, or no copies go there.
+        :raises rtpproxy.CommandError: Code 0: the relay is the C program, or was started with ``--compat``.
+        """
+        ...
+
     def stop(
         self,
         call_id: Id,

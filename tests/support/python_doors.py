@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -98,6 +99,10 @@ class Phone:
     def hear(self, packets: int) -> list[bytes]:
         """Receives that many packets."""
         return [self._socket.recv(2048) for _ in range(packets)]
+
+    def is_silent(self, seconds: float = 0.05) -> bool:
+        """True if nothing has come, and nothing comes for a moment."""
+        return not select.select([self._socket], [], [], seconds)[0]
 
     def __enter__(self) -> Self:
         return self

@@ -83,6 +83,7 @@ impl Settings {
             external: listen.external,
             notify: notify::targets(&flags.notify, names)?,
             modules: Vec::new(),
+            one_copy: compat,
         };
         let relay = Config {
             engine: engine(&flags, compat, front.external.is_some(), record.format)?,
@@ -224,6 +225,7 @@ fn engine(flags: &Flags, compat: bool, bridged: bool, format: RecordFormat) -> R
         record_scope,
         record_rtcp: !flags.no_rtcp,
         single_file: format == RecordFormat::Pcap,
+        one_copy: compat,
         ..defaults
     })
 }

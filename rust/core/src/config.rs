@@ -51,6 +51,8 @@ pub struct EngineConfig {
     pub record_rtcp: bool,
     /// `Rs` and `-a` make one file of both sides in scope [`RecordScope::Stream`]: true with `-P`.
     pub single_file: bool,
+    /// A party has one copy at a time, a recording or a host, as in the C program (with `--compat`).
+    pub one_copy: bool,
     /// Each session that ends tells its figures; the relay sets this if it has a module for them.
     pub accounting: bool,
     /// RTCP is told to capture servers ([`crate::effects::Effect::Rtcp`]).
@@ -70,6 +72,7 @@ impl Default for EngineConfig {
             record_scope: RecordScope::Call,
             record_rtcp: true,
             single_file: false,
+            one_copy: false,
             accounting: false,
             capture_rtcp: false,
         }
@@ -139,6 +142,8 @@ pub struct FrontConfig {
     /// The modules in the order in which they were named; the relay fills this in from its own list. Those of
     /// one kind are its instances 1, 2, …
     pub modules: Vec<ModuleKind>,
+    /// As [`EngineConfig::one_copy`].
+    pub one_copy: bool,
 }
 
 impl Default for FrontConfig {
@@ -149,6 +154,7 @@ impl Default for FrontConfig {
             external: None,
             notify: Vec::new(),
             modules: Vec::new(),
+            one_copy: false,
         }
     }
 }

@@ -129,6 +129,15 @@ pub enum Effect {
         /// To this address.
         to: SocketAddr,
     },
+    /// Send a packet to a host that gets copies.
+    Copy {
+        /// The bytes.
+        payload: Payload,
+        /// From this socket, whose pair is that of the host alone.
+        via: MediaPort,
+        /// To this address.
+        to: SocketAddr,
+    },
     /// Copy a packet into a recording.
     Record(RecordPacket),
     /// Tell capture servers.

@@ -56,7 +56,7 @@ pub struct Request {
     pub sub_locals: Vec<LocalChoice>,
     /// The notification target of a `U` with notify arguments; `None` if it is unknown.
     pub notify: Option<NotifyTarget>,
-    /// For `C`. A [`CopyTo::Name`] is to be looked up before the engine gets the request.
+    /// For `C` and `?uncopy`. A [`CopyTo::Name`] is to be looked up before the engine gets the request.
     pub copy: Option<CopyTo>,
 }
 
@@ -209,7 +209,9 @@ impl Front {
                 });
                 let sub_locals = sub_locals.collect();
                 let copy = match &command {
-                    Command::Copy { target, .. } => Some(CopyTo::parse(target, routes)),
+                    Command::Copy { target, .. } | Command::StopCopy { target, .. } => {
+                        Some(CopyTo::parse(target, routes))
+                    }
                     _ => None,
                 };
                 Accepted::One(Box::new(Request { command, locals, sub_locals, notify, copy }))
@@ -217,13 +219,15 @@ impl Front {
         }
     }
 
-    /// What this relay refuses whatever the session is: notify arguments without a target.
+    /// What this relay refuses whatever the session is: notify arguments without a target, and commands that
+    /// end one of several copies where there is only one.
     fn refusal(&self, command: &Command) -> Option<ErrorCode> {
         match command {
             Command::Update(offer) if offer.notify.is_some() && self.config.notify.is_empty() => {
                 error!(call_id = %offer.party.call_id, "notify arguments, but no notification target (-n) is configured");
                 Some(ErrorCode::NO_NOTIFY)
             }
+            Command::StopCopy { .. } if self.config.one_copy => Some(ErrorCode::UNKNOWN_COMMAND),
             _ => None,
         }
     }

@@ -109,8 +109,10 @@ pub(crate) struct Side {
     pub(crate) holds: u32,
     /// The IP TOS byte of the sockets, where a command has set it.
     pub(crate) tos: Option<u8>,
-    /// Where what this party sends is copied to: `C`, and `R` in scope stream.
-    pub(crate) witness: Option<Witness>,
+    /// The recording of what this party sends: `C` to a file, and `R` in scope stream.
+    pub(crate) file: Option<FileWitness>,
+    /// The hosts that get what this party sends: `C` to a host, [`RECEIVERS_MAX`] at most.
+    pub(crate) receivers: Vec<Receiver>,
     /// Who is told of the keys that this party presses.
     pub(crate) key_watchers: Vec<KeyWatcher>,
 }
@@ -130,7 +132,8 @@ impl Side {
             on_hold: false,
             holds: 0,
             tos: None,
-            witness: None,
+            file: None,
+            receivers: Vec::new(),
             key_watchers: Vec::new(),
         }
     }
@@ -154,47 +157,36 @@ impl Side {
 
     /// The recording of what this party sends, if it is copied to one.
     pub(crate) fn recording(&self) -> Option<RecordingId> {
-        match self.witness {
-            Some(Witness::File { id, .. }) => Some(id),
-            Some(Witness::Datagrams(_)) | None => None,
-        }
+        self.file.map(|file| file.id)
     }
 
-    /// The pairs of sockets of this side: that of the party, and that which copies leave from.
+    /// True if what this party sends is copied anywhere, beside the recording of the call.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.file.is_some() || !self.receivers.is_empty()
+    }
+
+    /// The pairs of sockets of this side: that of the party, and those which copies leave from.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = OpenedPair> {
-        let copies = match &self.witness {
-            Some(Witness::Datagrams(copies)) => Some(copies.pair),
-            Some(Witness::File { .. }) | None => None,
-        };
-        self.pair.into_iter().chain(copies)
+        self.pair.into_iter().chain(self.receivers.iter().map(|receiver| receiver.pair))
     }
 
     /// The same, to be changed.
     pub(crate) fn pairs_mut(&mut self) -> impl Iterator<Item = &mut OpenedPair> {
-        let copies = match &mut self.witness {
-            Some(Witness::Datagrams(copies)) => Some(&mut copies.pair),
-            Some(Witness::File { .. }) | None => None,
-        };
-        self.pair.iter_mut().chain(copies)
+        self.pair.iter_mut().chain(self.receivers.iter_mut().map(|receiver| &mut receiver.pair))
     }
 }
 
-/// Where what one party sends is copied to.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Witness {
-    /// To a recording.
-    File {
-        id: RecordingId,
-        /// Both sides may be in it, with their RTCP.
-        single: bool,
-    },
-    /// To another host.
-    Datagrams(Box<Datagrams>),
+/// The recording of what one party sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileWitness {
+    pub(crate) id: RecordingId,
+    /// Both sides may be in it, with their RTCP.
+    pub(crate) single: bool,
 }
 
-/// Copies as datagrams.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Datagrams {
+/// A host that gets copies as datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Receiver {
     /// Where they leave from.
     pub(crate) pair: OpenedPair,
     /// Where those of RTP go.
@@ -403,6 +395,9 @@ impl Session {
         to_tag.and_then(match_one).map(|exact| (0, exact))
     }
 }
+
+/// How many hosts may get what one party sends.
+pub(crate) const RECEIVERS_MAX: usize = 8;
 
 /// The leg that sends to a side.
 pub(crate) fn leg_of(side: usize) -> Leg {

@@ -87,6 +87,111 @@ fn r_and_c_run_side_by_side() {
     assert_eq!(lab.ask("Na c f t"), "E50");
 }
 
+/// The hosts that got the last packet.
+fn sent_copies(lab: &Lab) -> Vec<String> {
+    let effects = lab.out.effects.iter();
+    effects
+        .filter_map(|effect| match effect {
+            Effect::Copy { to, .. } => Some(to.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn closed(lab: &Lab) -> usize {
+    lab.out.effects.iter().filter(|effect| matches!(effect, Effect::Close(_))).count()
+}
+
+#[test]
+fn several_hosts_get_what_a_party_sends() {
+    let mut lab = call(EngineConfig::default());
+    assert_eq!(lab.ask("Cp c udp:127.0.0.9:9000 f t"), "22004 127.0.0.1");
+    assert_eq!(lab.ask("Cp c udp:127.0.0.8:9000 f t"), "22006 127.0.0.1");
+    assert_eq!(lab.ask("C c udp:127.0.0.9:9000 f t"), "0", "it gets them already");
+    assert_eq!(closed(&lab), 1);
+    assert_eq!(lab.ask("C c udp:127.0.0.9:9000 t f"), "0", "the other party is another matter");
+    assert_eq!(closed(&lab), 0);
+    lab.rtp(CALLER, 22002, 1, 1);
+    assert_eq!(sent_copies(&lab), ["127.0.0.9:9000", "127.0.0.8:9000"]);
+    lab.rtp(RTCP_OF_CALLER, 22003, 1, 1);
+    assert_eq!(sent_copies(&lab), ["127.0.0.9:9001", "127.0.0.8:9001"]);
+    lab.rtp(CALLEE, 22000, 2, 1);
+    assert_eq!(sent_copies(&lab), ["127.0.0.9:9000"]);
+
+    assert_eq!(lab.ask("?uncopy c udp:127.0.0.9:9000 f t"), "0");
+    assert_eq!(closed(&lab), 1);
+    assert_eq!(lab.ask("?uncopy c udp:127.0.0.9:9000 f t"), "E50");
+    assert_eq!(lab.ask("?UNCOPY c udp:127.0.0.9 f t"), "E65");
+    assert_eq!(lab.ask("?uncopy c name f t"), "E65");
+    assert_eq!(lab.ask("?uncopy d udp:127.0.0.9:9000 f t"), "E50");
+    assert_eq!(lab.ask("?uncopy c udp:127.0.0.9:9000"), "E1");
+    lab.rtp(CALLER, 22002, 1, 2);
+    assert_eq!(sent_copies(&lab), ["127.0.0.8:9000"]);
+    assert_eq!(lab.ask("C c udp:127.0.0.7:9000 f t"), "0");
+    assert_eq!(lab.ask("N c f t"), "0", "ends all of that party");
+    assert_eq!(closed(&lab), 2);
+    assert_eq!(lab.ask("D c f t"), "0");
+    assert_eq!(closed(&lab), 3);
+}
+
+#[test]
+fn eight_hosts_and_no_more() {
+    let mut lab = call(EngineConfig::default());
+    for number in 0..8 {
+        assert_eq!(lab.ask(&format!("C c udp:127.0.0.9:{} f t", 9000 + 2 * number)), "0");
+    }
+    assert_eq!(lab.ask("C c udp:127.0.0.9:9100 f t"), "E65");
+    assert_eq!(closed(&lab), 1);
+    assert_eq!(lab.ask("C c udp:127.0.0.9:9002 f t"), "0");
+    assert_eq!(lab.ask("?uncopy c udp:127.0.0.9:9004 f t"), "0");
+    assert_eq!(lab.ask("C c udp:127.0.0.9:9100 f t"), "0");
+    lab.rtp(CALLER, 22002, 1, 1);
+    assert_eq!(sent_copies(&lab).len(), 8);
+}
+
+#[test]
+fn a_file_and_hosts_do_not_exclude_each_other() {
+    for (config, command) in [(EngineConfig::default(), "C c name f t"), (stream(false), "R c f t")] {
+        let mut lab = call(config);
+        assert_eq!(lab.ask("C c udp:127.0.0.9:9000 f t"), "0");
+        assert_eq!(lab.ask(command), "0");
+        assert!(started(&lab).is_some());
+        assert_eq!(lab.ask("C c udp:127.0.0.8:9000 f t"), "0");
+        lab.rtp(CALLER, 22002, 1, 1);
+        assert_eq!((sent_copies(&lab).len(), recorded(&lab)), (2, 1));
+        assert_eq!(lab.ask("N c f t"), "0");
+        assert_eq!((ended(&lab), closed(&lab)), (vec![EndReason::Stopped], 2));
+    }
+}
+
+#[test]
+fn without_a_folder_a_party_that_is_copied_counts_as_recorded() {
+    let mut lab = call(stream(false));
+    lab.host.folder = FolderState::Unusable;
+    assert_eq!(lab.ask("C c udp:127.0.0.9:9000 f t"), "0");
+    assert_eq!(lab.ask("C c name f t"), "0");
+    assert_eq!(lab.ask("R c f t"), "0");
+    assert_eq!(lab.ask("C c name t f"), "E65");
+}
+
+#[test]
+fn as_in_the_c_program_a_party_has_one_copy() {
+    let mut lab = call(EngineConfig { one_copy: true, ..stream(false) });
+    assert_eq!(lab.ask("C c udp:127.0.0.9:9000 f t"), "0");
+    assert_eq!(lab.ask("Cp c udp:127.0.0.8:9000 f t"), "22006 127.0.0.1", "of a pair that is closed again");
+    assert_eq!(closed(&lab), 1);
+    assert_eq!(lab.ask("C c name f t"), "0");
+    assert_eq!(lab.ask("R c f t"), "0");
+    assert_eq!(started(&lab), None);
+    lab.rtp(CALLER, 22002, 1, 1);
+    assert_eq!(sent_copies(&lab), ["127.0.0.9:9000"]);
+    assert_eq!(lab.ask("R c t f"), "0");
+    assert_eq!(lab.ask("C c udp:127.0.0.8:9000 t f"), "0");
+    assert_eq!(closed(&lab), 1);
+    lab.rtp(CALLEE, 22000, 2, 1);
+    assert_eq!((sent_copies(&lab), recorded(&lab)), (vec![], 1));
+}
+
 #[test]
 fn in_scope_stream_a_side_has_one_recorder() {
     let mut lab = call(stream(false));

@@ -195,6 +195,7 @@ fn command() -> impl Strategy<Value = Command> {
             }
         ),
         (party(), any::<bool>()).prop_map(|(party, both)| Command::StopRecord { party, both }),
+        (party(), word()).prop_map(|(party, target)| Command::StopCopy { party, target }),
         (party(), "[a-zA-Z0-9]{0,3}", names(), vec(plain_sub_command(), 0..15)).prop_map(
             |(party, modifiers, names, subs)| Command::Query {
                 names: if party.to_tag.is_some() { names } else { vec![] },

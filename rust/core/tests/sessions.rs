@@ -410,7 +410,12 @@ proptest! {
                 3 => { lab.ask("N c f t"); }
                 4 => { lab.ask("Un c 0.0.0.0 0 f"); }
                 5 => { lab.ask("U c 127.0.0.1 30000 other;1"); }
-                6 => { lab.ask("C c udp:127.0.0.1:9000 f t"); }
+                6 => {
+                    let port = 9000 + 2 * (number % 10);
+                    let tags = if number % 3 == 0 { "t f" } else { "f t" };
+                    let verb = if number % 4 == 0 { "?uncopy" } else { "C" };
+                    lab.ask(&format!("{verb} c udp:127.0.0.1:{port} {tags}"));
+                }
                 7 => { lab.ask(&format!("Q c f t && S ttl={} && S tos=8", number.max(1))); }
                 8 => lab.pass(Duration::from_millis(u64::from(number % 3000))),
                 9 => { lab.ask(&format!("P{} c prompt 0 f t", number % 9)); }
@@ -444,6 +449,7 @@ proptest! {
             "Uc8,0 c 127.0.0.1 30000 f t", "D c f t", "Dw c f", "R c f t", "N c f t", "Q c f t ttl nope", "Qv c f t", "X", "I",
             "G nsess_created ncmds_errs", "G nope", "P c x 0 f t", "S c f t", "C c name f t", "U c 127.0.0.1 3 f unix:/x t",
             "Cp c udp:127.0.0.1:9000 t f", "C c udp:10.1.1.1:9000 f t", "C c udp:host:9000 f t", "C c udp:127.0.0.1 f",
+            "?uncopy c udp:127.0.0.1:9000 t f", "?uncopy c name f t", "?uncopy c udp:127.0.0.1 f",
             "U c 0 0 f t && L6 ::1 5 && C d f;1 t && S tos=5 && D", "Q c f t && S ttl=5 && D", "U c 0 0 f t && Le 0 0",
             "U c 0 0 f t && Lz20 0 0", "Q c f && M3:1 x", "L c 0 0 f t && S ttl=9 && Sr tos=9",
         ]), 1..30),

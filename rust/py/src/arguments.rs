@@ -111,6 +111,18 @@ impl OfferArgs {
     }
 }
 
+/// The target of a `C` to a host: the protocol knows IPv4 only, and RTCP goes one port above.
+pub(crate) fn receiver((host, port): (Host, i64)) -> PyResult<Box<[u8]>> {
+    let ip = address("to", host)?;
+    if !ip.is_ipv4() {
+        return Err(PyValueError::new_err(format!("to: {ip} is not an IPv4 address")));
+    }
+    if !(1..=65534).contains(&port) {
+        return Err(PyValueError::new_err(format!("to: port {port} is not in 1 to 65534")));
+    }
+    Ok(format!("udp:{ip}:{port}").into_bytes().into())
+}
+
 /// The tag of a notification: any text that a line can carry.
 pub(crate) fn notify_tag(text: String) -> PyResult<Box<[u8]>> {
     if text.is_empty() || text.contains('\n') {

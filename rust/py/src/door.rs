@@ -141,6 +141,38 @@ impl Door {
         self.done(py, Command::StopRecord { party, both: false })
     }
 
+    /// `Cp` to a host: where the copies come from.
+    fn copy(
+        &self,
+        py: Python<'_>,
+        call_id: Bytes,
+        from_tag: Bytes,
+        to_tag: Option<Bytes>,
+        to: (Host, i64),
+        media_number: Option<i64>,
+    ) -> PyResult<(String, u16)> {
+        let party = PartyArgs { call_id, from_tag, to_tag, media_number }.party()?;
+        let target = arguments::receiver(to)?;
+        match self.call(py, Command::Copy { party, target, single_file: false, report_port: true })? {
+            Reply::Media(MediaReply { port, addr: Some(addr), .. }) => Ok((addr.into(), port)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// `?uncopy`
+    fn stop_copy(
+        &self,
+        py: Python<'_>,
+        call_id: Bytes,
+        from_tag: Bytes,
+        to_tag: Option<Bytes>,
+        to: (Host, i64),
+        media_number: Option<i64>,
+    ) -> PyResult<()> {
+        let party = PartyArgs { call_id, from_tag, to_tag, media_number }.party()?;
+        self.done(py, Command::StopCopy { party, target: arguments::receiver(to)? })
+    }
+
     /// `D`
     fn stop(
         &self,

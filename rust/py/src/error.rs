@@ -29,6 +29,7 @@ pub(crate) fn refused(code: ErrorCode, command: &Command) -> PyErr {
 fn reason(code: ErrorCode, command: &Command) -> &'static str {
     match (code, command) {
         (ErrorCode::NOT_FOUND, Command::Record { .. }) => "session not found, or no folder to record to",
+        (ErrorCode::NOT_FOUND, Command::StopCopy { .. }) => "session not found, or no copies go there",
         (ErrorCode::NOT_FOUND, Command::StopRecord { .. }) => "session not found, or not being recorded",
         _ => code.text(),
     }

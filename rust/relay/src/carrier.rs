@@ -1,11 +1,12 @@
 //! Carrying out what an engine decided.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtpproxy_core::effects::{Effect, Out, Packet, Payload};
+use rtpproxy_core::effects::{Effect, Out, Packet, PairId, Payload};
 use rtpproxy_core::time::Mono;
 
 use crate::host::Ports;
@@ -26,6 +27,7 @@ pub(crate) struct Carrier<I> {
     modules: ModuleTap,
     notify: NotifyHandle,
     send_errors: SendErrors,
+    pub(crate) copy_errors: CopyErrors,
 }
 
 impl<I: MediaIo> Carrier<I> {
@@ -37,7 +39,8 @@ impl<I: MediaIo> Carrier<I> {
         modules: ModuleTap,
         notify: NotifyHandle,
     ) -> Self {
-        Self { io, ports, tap, flush_by: None, modules, notify, send_errors: SendErrors::default() }
+        let (send_errors, copy_errors) = (SendErrors::default(), CopyErrors::default());
+        Self { io, ports, tap, flush_by: None, modules, notify, send_errors, copy_errors }
     }
 
     /// Does everything in `out`, in order, and empties it. `packet` is the one that was being handled, if any.
@@ -48,6 +51,11 @@ impl<I: MediaIo> Carrier<I> {
                 Effect::Send { payload, via, to } => {
                     if let Err(error) = self.io.send(via, to, bytes(&payload, packet, scratch)) {
                         self.send_errors.count(now, to, &error);
+                    }
+                }
+                Effect::Copy { payload, via, to } => {
+                    if let Err(error) = self.io.send(via, to, bytes(&payload, packet, scratch)) {
+                        self.copy_errors.count(via.pair, to, &error);
                     }
                 }
                 Effect::Record(record) => {
@@ -64,6 +72,7 @@ impl<I: MediaIo> Carrier<I> {
                     }
                 }
                 Effect::Close(id) => {
+                    self.copy_errors.close(id);
                     if let Some(local) = self.io.close_pair(id) {
                         self.ports.release(now, local);
                     }
@@ -130,11 +139,52 @@ impl SendErrors {
     }
 }
 
+/// Copies that a receiver did not get, by the pair of sockets that is the receiver's own. One is told of once, and
+/// at its end with their number.
+#[derive(Debug, Default)]
+pub(crate) struct CopyErrors(HashMap<PairId, (SocketAddr, u64)>);
+
+impl CopyErrors {
+    /// Counts a copy; true if the error was logged.
+    fn count(&mut self, pair: PairId, to: SocketAddr, error: &io::Error) -> bool {
+        let (_, count) = self.0.entry(pair).or_insert((to, 0));
+        *count += 1;
+        if *count > 1 {
+            return false;
+        }
+        tracing::warn!("cannot send copies to {to}: {error}");
+        true
+    }
+
+    /// The pair is no more, or belongs to another worker from now on. Gives back how many copies it could not send.
+    pub(crate) fn close(&mut self, pair: PairId) -> u64 {
+        // Looked at first, as nearly always there are none.
+        if self.0.is_empty() {
+            return 0;
+        }
+        let Some((to, count)) = self.0.remove(&pair) else { return 0 };
+        tracing::warn!("{count} copies could not be sent to {to}");
+        count
+    }
+}
+
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_is_told_of_once_and_at_its_end() {
+        let mut errors = CopyErrors::default();
+        let to = SocketAddr::from(([192, 0, 2, 1], 4000));
+        let refused = || io::Error::from_raw_os_error(111);
+        assert!(errors.count(PairId(3), to, &refused()));
+        assert!(!errors.count(PairId(3), to, &refused()));
+        assert!(errors.count(PairId(4), to, &refused()));
+        assert_eq!([3, 4, 5, 3].map(|pair| errors.close(PairId(pair))), [2, 1, 0, 0]);
+        assert!(errors.count(PairId(3), to, &refused()), "another receiver has the pair now");
+    }
 
     #[test]
     fn each_kind_of_error_is_logged_once_a_minute() {

@@ -205,8 +205,12 @@ impl<I: MediaIo> Worker<I> {
             return Leaving::Stays;
         }
         let state = self.engine.export(&call_id).expect("there is such a call");
-        let io = &mut self.carrier.io;
-        let sockets = state.pairs().filter_map(|pair| Some((pair.id, io.detach(pair.id)?))).collect();
+        let Carrier { io, copy_errors, .. } = &mut self.carrier;
+        let sockets = state.pairs().filter_map(|pair| {
+            copy_errors.close(pair.id);
+            Some((pair.id, io.detach(pair.id)?))
+        });
+        let sockets = sockets.collect();
         self.guests.remove(&call_id);
         Leaving::Left(Box::new(Parcel { call_id, state, sockets }))
     }

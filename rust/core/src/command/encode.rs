@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{
     AnyRules, Command, ErrorCode, LocalSpec, MediaAddr, Modifier, Modifiers, Offer, Party, ReplyKind,
-    Setting, SubCommand, parse, parse::RECORDINGS,
+    Setting, SubCommand, parse, parse::RECORDINGS, parse::STOP_COPY,
 };
 
 impl Command {
@@ -45,6 +45,7 @@ impl Command {
             | Self::Record { .. }
             | Self::Copy { report_port: false, .. }
             | Self::StopRecord { .. }
+            | Self::StopCopy { .. }
             | Self::DeleteAll => ReplyKind::Done,
         }
     }
@@ -117,6 +118,12 @@ impl Line {
             Command::Counters { verbose, names } => {
                 self.letters(b"G", [(*verbose, b"v")]);
                 self.words(names);
+            }
+            Command::StopCopy { party, target } => {
+                self.glue(STOP_COPY);
+                self.word(party.call_id.as_bytes());
+                self.word(target);
+                self.tags(party);
             }
             Command::Recordings { after } => {
                 self.glue(RECORDINGS);

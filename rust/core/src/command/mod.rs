@@ -321,6 +321,13 @@ pub enum Command {
         /// Tell those whose number is above this one.
         after: u64,
     },
+    /// `?uncopy`, which the C program does not know: ends one of the copies that `C` made.
+    StopCopy {
+        /// The session.
+        party: Party,
+        /// `udp:HOST:PORT`, as in the `C`.
+        target: Box<[u8]>,
+    },
 }
 
 impl Command {
@@ -333,6 +340,7 @@ impl Command {
             | Self::StopPlay(party)
             | Self::Record { party, .. }
             | Self::Copy { party, .. }
+            | Self::StopCopy { party, .. }
             | Self::StopRecord { party, .. }
             | Self::Query { party, .. } => Some(&party.call_id),
             Self::Version

@@ -52,6 +52,7 @@ impl Engine {
                 let letters = CopyLetters { single_file: *single_file, report_port: *report_port };
                 self.copy(now, party, letters, request.copy.as_ref(), host, out)
             }
+            Command::StopCopy { party, .. } => self.stop_copy(party, request.copy.as_ref(), out),
             Command::DeleteAll => {
                 self.delete_all(now, EndReason::Deleted, out);
                 Reply::Done

@@ -1,6 +1,6 @@
 //! `C`: what one party sends, copied to a file of a given name or to another host.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tracing::{error, info};
 
@@ -9,9 +9,9 @@ use crate::command::{ErrorCode, MediaReply, Party, Reply};
 use crate::config::RecordScope;
 use crate::effects::{Effect, Out};
 use crate::front::CopyTo;
-use crate::host::Host;
+use crate::host::{Host, OpenedPair};
 use crate::recording::Coverage;
-use crate::session::{Datagrams, Witness, leg_of};
+use crate::session::{RECEIVERS_MAX, Receiver, leg_of};
 use crate::time::Now;
 
 /// The letters of a `C`.
@@ -38,7 +38,7 @@ impl Engine {
         self.sessions[key].learn_to_tag(&party.from_tag, party.to_tag.as_ref());
         let copied = match target {
             Some(CopyTo::Host { to, from, port }) => {
-                let to = (SocketAddr::new(*to, 0), *port);
+                let to = (*to, *port);
                 return self.copy_to_host(now, (key, side), to, *from, letters.report_port, host, out);
             }
             Some(CopyTo::File(name)) if !letters.report_port => {
@@ -56,6 +56,25 @@ impl Engine {
         }
     }
 
+    /// `?uncopy`: one host gets no more copies of what the party sends.
+    pub(super) fn stop_copy(&mut self, party: &Party, target: Option<&CopyTo>, out: &mut Out) -> Reply {
+        let Some((key, found)) = self.find(party) else { return Reply::Error(ErrorCode::NOT_FOUND) };
+        let Some(CopyTo::Host { to, port, .. }) = target else {
+            return Reply::Error(ErrorCode::RECORD_TARGET);
+        };
+        let rtp = copy_ports(*port, self.config.record_rtcp).map(|(rtp, _)| SocketAddr::new(*to, rtp));
+        let session = &mut self.sessions[key];
+        let receivers = &mut session.sides[1 - found].receivers;
+        let Some(at) = receivers.iter().position(|receiver| Some(receiver.rtp) == rtp) else {
+            return Reply::Error(ErrorCode::NOT_FOUND);
+        };
+        let receiver = receivers.remove(at);
+        let (leg, to) = (leg_of(1 - found).name(), receiver.rtp);
+        info!(call_id = %session.call_id, "copies of the {leg} to {to} stopped");
+        out.push(Effect::Close(receiver.pair.id));
+        Reply::Done
+    }
+
     fn copy_to_file(
         &mut self,
         now: Now,
@@ -67,14 +86,14 @@ impl Engine {
     ) -> Result<(), &'static str> {
         let single =
             single_file && self.config.single_file && self.config.record_scope == RecordScope::Stream;
-        if self.sessions[key].sides[side].witness.is_some() {
-            return if single { Err("that side is recorded already") } else { Ok(()) };
+        if single && self.sessions[key].sides[side].is_copied() {
+            return Err("that side is recorded already");
         }
         let started = if single {
             self.join_or_start(now, key, side, Coverage::NamedSingleFile { name: name.into() }, host, out)
         } else {
             let coverage = Coverage::Named { leg: leg_of(side), name: name.into() };
-            self.start_file(now, key, side, coverage, host, out)
+            self.start_beside(now, key, side, coverage, host, out)
         };
         if started { Ok(()) } else { Err("no recording folder that can be written to (-r)") }
     }
@@ -86,13 +105,13 @@ impl Engine {
         &mut self,
         now: Now,
         (key, side): (usize, usize),
-        (to, port): (SocketAddr, Option<u64>),
-        from: std::net::IpAddr,
+        (to, port): (IpAddr, Option<u64>),
+        from: IpAddr,
         report_port: bool,
         host: &mut dyn Host,
         out: &mut Out,
     ) -> Reply {
-        let rtcp = self.config.record_rtcp;
+        let (rtcp, one_copy) = (self.config.record_rtcp, self.config.one_copy);
         let session = &mut self.sessions[key];
         let call_id = &session.call_id;
         let pair = match host.open_pair(now, from) {
@@ -102,18 +121,26 @@ impl Engine {
                 return Reply::Error(ErrorCode::RECORD_TARGET);
             }
         };
-        let witness = &mut session.sides[side].witness;
-        if witness.is_some() {
-            out.push(Effect::Close(pair.id));
-        } else if let Some(ports) = copy_ports(port, rtcp) {
-            let rtp = SocketAddr::new(to.ip(), ports.0);
-            let rtcp = ports.1.map(|port| SocketAddr::new(to.ip(), port));
-            info!(call_id = %call_id, "copies of the {} go to {rtp} from port {}", leg_of(side).name(), pair.port);
-            *witness = Some(Witness::Datagrams(Box::new(Datagrams { pair, rtp, rtcp })));
-        } else {
-            error!(call_id = %call_id, "can't copy: the port is none");
-            out.push(Effect::Close(pair.id));
-            return Reply::Error(ErrorCode::RECORD_TARGET);
+        let own = &mut session.sides[side];
+        match copy_ports(port, rtcp).map(|ports| receiver(to, ports, pair)) {
+            _ if one_copy && own.is_copied() => out.push(Effect::Close(pair.id)),
+            Some(new) if own.receivers.iter().any(|known| known.rtp == new.rtp) => {
+                out.push(Effect::Close(pair.id));
+            }
+            Some(new) if own.receivers.len() < RECEIVERS_MAX => {
+                let (leg, to) = (leg_of(side).name(), new.rtp);
+                info!(call_id = %call_id, "copies of the {leg} go to {to} from port {}", pair.port);
+                own.receivers.push(new);
+            }
+            // As in the C program, a party that has a copy takes any port.
+            None if own.is_copied() => out.push(Effect::Close(pair.id)),
+            refused => {
+                let reason =
+                    if refused.is_some() { "there are 8 receivers already" } else { "the port is none" };
+                error!(call_id = %call_id, "can't copy: {reason}");
+                out.push(Effect::Close(pair.id));
+                return Reply::Error(ErrorCode::RECORD_TARGET);
+            }
         }
         if !report_port {
             return Reply::Done;
@@ -124,6 +151,11 @@ impl Engine {
             ipv6: from.is_ipv6(),
         })
     }
+}
+
+fn receiver(to: IpAddr, (rtp, rtcp): (u16, Option<u16>), pair: OpenedPair) -> Receiver {
+    let at = |port| SocketAddr::new(to, port);
+    Receiver { pair, rtp: at(rtp), rtcp: rtcp.map(at) }
 }
 
 /// The ports for RTP and RTCP. Without RTCP a port above 65535 is cut to 16 bits, as everywhere in the protocol.

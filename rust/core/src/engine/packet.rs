@@ -12,7 +12,7 @@ use crate::latch::{Seen, Verdict};
 use crate::recording::{Channel, Mark, RecordingId};
 use crate::resizer::Inserted;
 use crate::rtp::RtpView;
-use crate::session::{Session, Witness, leg_of};
+use crate::session::{Session, leg_of};
 use crate::time::Now;
 
 impl Engine {
@@ -269,8 +269,8 @@ pub(super) fn recordings_of(session: &Session) -> impl Iterator<Item = Recording
     [call, caller, callee].into_iter().flatten()
 }
 
-/// Copies an accepted packet into the recordings that cover it, to the host that gets what this party sends, and
-/// RTCP to capture servers.
+/// Copies an accepted packet into the recordings that cover it, to the hosts that get what this party sends,
+/// and RTCP to capture servers.
 pub(super) fn witness(
     config: &EngineConfig,
     now: Now,
@@ -287,21 +287,17 @@ pub(super) fn witness(
         out.push(Effect::Rtcp(CapturedRtcp { call_id, at: now.wall, src, dst, payload: payload.clone() }));
     }
     let call = session.recording.filter(|recording| !recording.paused).map(|recording| (recording.id, false));
-    let own = match &session.sides[side].witness {
-        Some(Witness::File { id, single }) => Some((*id, *single)),
-        Some(Witness::Datagrams(copies)) => {
-            let to = match channel {
-                Channel::Rtp => Some(copies.rtp),
-                Channel::Rtcp => copies.rtcp,
-            };
-            if let Some(to) = to {
-                let via = MediaPort { pair: copies.pair.id, channel };
-                out.push(Effect::Send { payload: payload.clone(), via, to });
-            }
-            None
+    let own = session.sides[side].file.map(|file| (file.id, file.single));
+    for receiver in &session.sides[side].receivers {
+        let to = match channel {
+            Channel::Rtp => Some(receiver.rtp),
+            Channel::Rtcp => receiver.rtcp,
+        };
+        if let Some(to) = to {
+            let via = MediaPort { pair: receiver.pair.id, channel };
+            out.push(Effect::Copy { payload: payload.clone(), via, to });
         }
-        None => None,
-    };
+    }
     if channel == Channel::Rtcp && !config.record_rtcp {
         return;
     }

@@ -1,5 +1,7 @@
 //! `R`, `N` and `-a`: which recordings run (docs/recording.md, scope). What `C` adds is in `copy`.
 
+use std::mem;
+
 use tracing::{error, info};
 
 use super::Engine;
@@ -9,7 +11,7 @@ use crate::config::RecordScope;
 use crate::effects::{Effect, Out};
 use crate::host::{FolderState, Host};
 use crate::recording::{Coverage, EndReason, Mark, RecordingEvent, RecordingId, RecordingStart};
-use crate::session::{CallRecording, Session, Witness, leg_of};
+use crate::session::{CallRecording, FileWitness, Session, leg_of};
 use crate::time::Now;
 
 impl Engine {
@@ -92,8 +94,9 @@ impl Engine {
         }
         session.recording = None;
         for side in &mut session.sides {
-            if let Some(Witness::Datagrams(copies)) = side.witness.take() {
-                out.push(Effect::Close(copies.pair.id));
+            side.file = None;
+            for receiver in side.receivers.drain(..) {
+                out.push(Effect::Close(receiver.pair.id));
             }
         }
     }
@@ -143,10 +146,7 @@ impl Engine {
         host: &mut dyn Host,
         out: &mut Out,
     ) -> bool {
-        if self.sessions[key].sides[side].witness.is_none() {
-            return self.start_file(now, key, side, Coverage::Stream(leg_of(side)), host, out);
-        }
-        true
+        self.start_beside(now, key, side, Coverage::Stream(leg_of(side)), host, out)
     }
 
     /// Scope stream with `s`: one file of both sides. False if the side is recorded or copied already.
@@ -172,20 +172,33 @@ impl Engine {
         out: &mut Out,
     ) -> bool {
         let sides = &mut self.sessions[key].sides;
-        if sides[side].witness.is_some() {
+        if sides[side].is_copied() {
             return false;
         }
-        match sides[1 - side].witness {
-            Some(Witness::File { id, single }) => sides[side].witness = Some(Witness::File { id, single }),
-            Some(Witness::Datagrams(_)) | None => {
-                return self.start_file(now, key, side, coverage, host, out);
-            }
-        }
-        true
+        sides[side].file = sides[1 - side].file;
+        sides[side].file.is_some() || self.start_file(now, key, side, coverage, host, out)
+    }
+
+    /// Starts a recording of what one side's party sends, beside its receivers. One that runs is left as it is. A
+    /// party that has a copy counts as recorded, as in the C program, also if there is no folder. False without
+    /// either.
+    pub(super) fn start_beside(
+        &mut self,
+        now: Now,
+        key: usize,
+        side: usize,
+        coverage: Coverage,
+        host: &mut dyn Host,
+        out: &mut Out,
+    ) -> bool {
+        let own = &self.sessions[key].sides[side];
+        let is_copied = own.is_copied();
+        let takes_a_file = if self.config.one_copy { !is_copied } else { own.file.is_none() };
+        (takes_a_file && self.start_file(now, key, side, coverage, host, out)) || is_copied
     }
 
     /// Starts a recording of what one side's party sends. False without a folder for it.
-    pub(super) fn start_file(
+    fn start_file(
         &mut self,
         now: Now,
         key: usize,
@@ -196,26 +209,26 @@ impl Engine {
     ) -> bool {
         let single = matches!(coverage, Coverage::SingleFile | Coverage::NamedSingleFile { .. });
         let Some(id) = self.start(now, key, coverage, host, out) else { return false };
-        self.sessions[key].sides[side].witness = Some(Witness::File { id, single });
+        self.sessions[key].sides[side].file = Some(FileWitness { id, single });
         true
     }
 
-    /// Ends the recording of a side, unless the other side is in it too, or its copies.
+    /// Ends the recording of a side, unless the other side is in it too, and its copies.
     fn stop_side(&mut self, now: Now, key: usize, side: usize, out: &mut Out) -> bool {
         let session = &mut self.sessions[key];
-        let Some(witness) = session.sides[side].witness.take() else { return false };
-        match witness {
-            Witness::File { id, .. } if session.sides[1 - side].recording() == Some(id) => {}
-            Witness::File { id, .. } => {
-                info!(call_id = %session.call_id, "recording of the {} stopped", leg_of(side).name());
-                out.push(Effect::Recording(RecordingEvent::End { id, at: now, reason: EndReason::Stopped }));
-            }
-            Witness::Datagrams(copies) => {
-                info!(call_id = %session.call_id, "copies of the {} stopped", leg_of(side).name());
-                out.push(Effect::Close(copies.pair.id));
-            }
+        let was_copied = session.sides[side].is_copied();
+        if let Some(FileWitness { id, .. }) = session.sides[side].file.take()
+            && session.sides[1 - side].recording() != Some(id)
+        {
+            info!(call_id = %session.call_id, "recording of the {} stopped", leg_of(side).name());
+            out.push(Effect::Recording(RecordingEvent::End { id, at: now, reason: EndReason::Stopped }));
         }
-        true
+        for receiver in mem::take(&mut session.sides[side].receivers) {
+            let (leg, to) = (leg_of(side).name(), receiver.rtp);
+            info!(call_id = %session.call_id, "copies of the {leg} to {to} stopped");
+            out.push(Effect::Close(receiver.pair.id));
+        }
+        was_copied
     }
 
     /// Starts a recording, if the folder takes any. A running one does not need the folder any more.

@@ -131,7 +131,7 @@ impl Lab {
     /// The packets that the last datagram made: the bytes, our port and the receiver.
     pub fn sent(&self) -> Vec<(Vec<u8>, u16, SocketAddr)> {
         let sends = self.out.effects.iter().filter_map(|effect| match effect {
-            Effect::Send { payload, via, to } => Some((payload, via, to)),
+            Effect::Send { payload, via, to } | Effect::Copy { payload, via, to } => Some((payload, via, to)),
             _ => None,
         });
         sends
@@ -186,6 +186,7 @@ pub fn bridge() -> FrontConfig {
         external: Some(addr("::1")),
         modules: Vec::new(),
         notify: Vec::new(),
+        one_copy: false,
     }
 }
 

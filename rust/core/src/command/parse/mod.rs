@@ -93,13 +93,16 @@ enum Verb {
     Info,
     Counters,
     Recordings,
+    StopCopy,
 }
 
 impl Verb {
     /// The verb of a command word, and the modifiers behind it.
     fn of(word: &[u8]) -> Option<(Self, &[u8])> {
-        if word.eq_ignore_ascii_case(RECORDINGS) {
-            return Some((Self::Recordings, b""));
+        for (own, verb) in [(RECORDINGS, Self::Recordings), (STOP_COPY, Self::StopCopy)] {
+            if word.eq_ignore_ascii_case(own) {
+                return Some((verb, b""));
+            }
         }
         let (letter, modifiers) = word.split_first()?;
         let verb = match letter.to_ascii_uppercase() {
@@ -133,7 +136,7 @@ impl Verb {
             Self::Update => 5..=8,
             Self::Lookup | Self::Play => 5..=6,
             Self::Delete | Self::StopPlay | Self::Record | Self::StopRecord => 3..=4,
-            Self::Copy => 4..=5,
+            Self::Copy | Self::StopCopy => 4..=5,
             Self::Query => 3..=15,
             Self::Counters => 1..=23,
         }
@@ -182,6 +185,7 @@ fn command(request: &Request<'_>, rules: &mut dyn Rules) -> Result<Command, Erro
             verbose: flag(request.modifiers, b'V').ok_or(ErrorCode::COUNTERS_MODIFIER)?,
             names: args.iter().map(|&name| name.into()).collect(),
         },
+        Verb::StopCopy => Command::StopCopy { party: party_of(args[0], &args[2..]), target: args[1].into() },
         Verb::Recordings => Command::Recordings { after: recording_number(args)? },
     })
 }
@@ -264,8 +268,9 @@ fn flag(modifiers: &[u8], letter: u8) -> Option<bool> {
     modifiers.iter().all(|given| given.eq_ignore_ascii_case(&letter)).then_some(!modifiers.is_empty())
 }
 
-/// The one command that is no letter: no script for the C program, which answers `E0`, can mean it.
+/// The commands that are no letters: no script for the C program, which answers `E0`, can mean them.
 pub(super) const RECORDINGS: &[u8] = b"?recordings";
+pub(super) const STOP_COPY: &[u8] = b"?uncopy";
 
 #[cfg(test)]
 mod tests;
