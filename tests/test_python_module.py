@@ -600,6 +600,7 @@ def test_wrong_settings(error: type[Exception], wrong: dict[str, Any]) -> None:
 SAMPLES: dict[str, Any] = {
     "latch": "strict",
     "record_format": "pcap",
+    "record_name": "%{call-id}",
     "record_scope": "stream",
     "codec_map": {111: "opus/48000/2"},
     "ports": (40000, 40010),

@@ -30,6 +30,7 @@ class Proxy(ThroughDoor):
     :param workers: Media threads.
     :param record_dir: The folder for recordings. It must exist.
     :param spool_dir: The folder for recordings that are not complete yet.
+    :param record_name: A template for names, with folders: ``"%Y/%m/%d/%{call-id}=%{from-tag}"``.
     :param record_format: ``"pcapng"`` (the default), ``"pcap"`` or ``"adhoc"``.
     :param record_scope: What one :meth:`record` covers: ``"call"`` (both legs, the default) or ``"stream"``.
     :param record_all: Record every session from its start.
@@ -75,6 +76,7 @@ class Proxy(ThroughDoor):
         workers: int = 1,
         record_dir: _Path | None = None,
         spool_dir: _Path | None = None,
+        record_name: str | None = None,
         record_format: Literal["pcapng", "pcap", "adhoc"] | None = None,
         record_scope: Literal["call", "stream"] | None = None,
         record_all: bool = False,
@@ -105,6 +107,7 @@ class Proxy(ThroughDoor):
         options.number("--workers", "workers", workers)
         options.path("-r", "record_dir", record_dir)
         options.path("-S", "spool_dir", spool_dir)
+        options.text("--record-name", "record_name", record_name)
         options.text("--record-format", "record_format", record_format)
         options.text("--record-scope", "record_scope", record_scope)
         options.switch("-a", record_all)
