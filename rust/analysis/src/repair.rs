@@ -23,7 +23,7 @@ use crate::verify::{Inspection, Sidecar, Unit, expected_format, is_being_written
 pub enum Target {
     /// Beside the original, as `NAME.repaired` and its suffix.
     Beside,
-    /// Into a folder, under its own name.
+    /// Into a folder, under its own name. The folder is made if it is missing.
     Folder(PathBuf),
     /// In place of the original.
     InPlace,
@@ -87,6 +87,9 @@ pub fn repair(
     }
     if !needs_repair {
         return Ok(Repaired::default());
+    }
+    if let Target::Folder(folder) = target {
+        fs::create_dir_all(folder).map_err(in_file(folder))?;
     }
     let mut work = Work { unit, target, replaces, done: Repaired::default(), bytes: 0, holes: Vec::new() };
     let mut listed = Vec::new();

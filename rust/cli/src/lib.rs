@@ -23,6 +23,8 @@ mod extract;
 #[cfg(target_os = "linux")]
 mod flags;
 #[cfg(target_os = "linux")]
+mod folders;
+#[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
 mod listen;

@@ -1,12 +1,12 @@
 //! `rtpproxy repair`: readable recordings from damaged ones.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use rtpproxy_analysis::repair::{self, Repaired, Target};
 use rtpproxy_analysis::verify::{self, Unit};
 
+use crate::folders::mirrored;
 use crate::verify::{bytes_bar, printable};
 use crate::{complain, say};
 
@@ -20,7 +20,7 @@ pub(crate) struct Repair {
     /// Recordings, and folders with recordings, however deep.
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
-    /// Folder for what is repaired, under its own name; made if it is missing.
+    /// Folder for what is repaired, under its own name and in the same folders; made if it is missing.
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Replace the originals.
@@ -49,17 +49,10 @@ impl Repair {
         if units.is_empty() {
             return Err("there are no recordings (.pcapng, .pcap, .rtp, .rtcp) in what was given".to_owned());
         }
-        let target = match &self.output {
-            Some(folder) => {
-                fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-                Target::Folder(folder.clone())
-            }
-            None if self.in_place => Target::InPlace,
-            None => Target::Beside,
-        };
         let bar = bytes_bar(&units, "Repairing");
         let mut is_well = true;
         for unit in units.iter().filter(|unit| !is_only_a_sidecar(unit)) {
+            let target = self.target_of(unit);
             match repair::repair(unit, &target, self.force, &|read| bar.inc(read)) {
                 Ok(repaired) => bar.suspend(|| say(&report(unit.path(), &repaired))),
                 Err(error) => {
@@ -70,6 +63,14 @@ impl Repair {
         }
         bar.finish_and_clear();
         Ok(is_well)
+    }
+
+    fn target_of(&self, unit: &Unit) -> Target {
+        match &self.output {
+            Some(output) => Target::Folder(mirrored(output, &self.paths, unit.path())),
+            None if self.in_place => Target::InPlace,
+            None => Target::Beside,
+        }
     }
 }
 

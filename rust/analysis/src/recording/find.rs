@@ -33,8 +33,8 @@ pub(super) struct Piece {
     pub(super) leg: Option<Leg>,
 }
 
-/// The recordings that `paths` name, sorted by name: files, folders (those in them, not below), or what the
-/// two files of an ad-hoc recording have in common.
+/// The recordings that `paths` name, sorted by name: files, folders with all that is below them, or what
+/// the two files of an ad-hoc recording have in common. Symbolic links to folders are followed only if they are named.
 ///
 /// A file that is named is taken for a recording whatever its name is; in a folder only names that
 /// recordings have count, also with `.part` behind. Files with RTCP alone have no audio and are left out of folders.
@@ -47,12 +47,13 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Recording>, FindError> {
     for path in paths {
         let error = |error| FindError { path: path.clone(), error };
         if path.is_dir() {
-            let entries = std::fs::read_dir(path).map_err(error)?;
-            let mut entries: Vec<_> = entries.collect::<Result<_, _>>().map_err(error)?;
-            // A finished file comes before an unfinished one of the same name.
-            entries.sort_by_key(std::fs::DirEntry::path);
-            let entries = entries.into_iter().map(|entry| entry.path());
-            entries.filter(|path| is_recording(path)).for_each(|path| add(&mut found, path));
+            let mut waiting = vec![path.clone()];
+            while let Some(path) = waiting.pop() {
+                let (folders, files) =
+                    in_folder(&path).map_err(|error| FindError { path: path.clone(), error })?;
+                waiting.extend(folders);
+                files.into_iter().for_each(|file| add(&mut found, file));
+            }
         } else if let Err(absent) = path.metadata() {
             let stem = path.file_name().unwrap_or_default().as_bytes();
             let pair: Vec<_> = [Leg::Caller, Leg::Callee]
@@ -103,6 +104,23 @@ fn add(found: &mut Found, path: PathBuf) {
     // What a crash has left, beside a later recording of the same name.
     let pieces = if is_taken { found.entry((stem, [&key, name].concat())).or_default() } else { pieces };
     pieces.push(Piece { path: path.clone(), leg });
+}
+
+/// The folders in a folder, and the recordings.
+fn in_folder(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (mut folders, mut files) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            folders.push(path);
+        } else if is_recording(&path) {
+            files.push(path);
+        }
+    }
+    // A finished file comes before an unfinished one of the same name.
+    files.sort();
+    Ok((folders, files))
 }
 
 fn is_recording(path: &Path) -> bool {
@@ -156,6 +174,23 @@ mod tests {
             .map(|(stem, files)| (stem.as_str(), files.iter().map(String::as_str).collect::<Vec<_>>()))
             .collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn folders_below_are_searched() {
+        let folder = tempfile::tempdir().unwrap();
+        for (day, names) in [("2026/03/01", ["a.pcapng", "b.o.rtp"]), ("2026/03/02", ["a.pcapng", "b.a.rtp"])]
+        {
+            let day = folder.path().join(day);
+            std::fs::create_dir_all(&day).unwrap();
+            touch(&day, &names);
+        }
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("2026/link")).unwrap();
+        let found = find(&[folder.path().to_owned()]).unwrap();
+        let stems: Vec<_> =
+            found.iter().map(|found| found.stem.strip_prefix(folder.path()).unwrap()).collect();
+        assert_eq!(stems, ["2026/03/01/a", "2026/03/01/b", "2026/03/02/a", "2026/03/02/b"].map(Path::new));
+        assert!(found.iter().all(|found| found.files.len() == 1));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use rtpproxy_analysis::audio::{
 use rtpproxy_analysis::recording::{self, Loaded, Recording};
 use rtpproxy_analysis::srtp::{BadCrypto, Crypto};
 
+use crate::folders::mirrored;
 use crate::say;
 pub(crate) use extractaudio::{ExtractAudio, run as extractaudio};
 
@@ -27,10 +28,11 @@ pub(crate) use extractaudio::{ExtractAudio, run as extractaudio};
 #[derive(Debug, Parser)]
 #[command(name = "rtpproxy extract", bin_name = "rtpproxy extract", max_term_width = 110)]
 pub(crate) struct Extract {
-    /// Recordings, and folders with recordings.
+    /// Recordings, and folders with recordings, however deep.
     #[arg(value_name = "RECORDING", required = true)]
     recordings: Vec<PathBuf>,
-    /// File to write, or folder if there are several recordings or a folder of them [default: beside each recording]
+    /// File to write, or folder if there are several recordings or a folder of them, which then has the same folders
+    /// [default: beside each recording]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
     /// File format; all but wav with pcm_16 need the library libsndfile.
@@ -77,9 +79,6 @@ impl Extract {
         }
         let are_many = recordings.len() > 1 || self.recordings.iter().any(|path| path.is_dir());
         let is_folder = self.output.as_ref().is_some_and(|output| are_many || is_folder(output));
-        if let Some(folder) = self.output.as_ref().filter(|_| is_folder) {
-            fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        }
         let progress = progress(recordings.len());
         let mut is_well = true;
         let mut outputs = HashSet::new();
@@ -115,7 +114,7 @@ impl Extract {
         name.push(format.suffix());
         match &self.output {
             None => recording.stem.with_file_name(name),
-            Some(folder) if is_folder => folder.join(name),
+            Some(folder) if is_folder => mirrored(folder, &self.recordings, &recording.stem).join(name),
             Some(file) => file.clone(),
         }
     }
@@ -138,6 +137,11 @@ impl Extract {
             let mut error = format!("{}: there is no audio in it\n", recording.stem.display());
             remarks(&loaded, &mut error);
             return Err(error.trim_end().to_owned());
+        }
+        if let Some(folder) =
+            output.parent().filter(|_| self.output.as_deref().is_some_and(|given| given != output))
+        {
+            fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
         let (length, undecoded) =
             self.write(&loaded, output, format).map_err(|error| format!("{}: {error}", output.display()))?;

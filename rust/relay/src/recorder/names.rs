@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rtpproxy_core::command::Tag;
+use rtpproxy_core::file_name::FileName;
 use rtpproxy_core::recording::{Channel, Coverage, Leg, RecordingStart};
 
 use super::sidecar::call_key;
@@ -31,12 +32,16 @@ impl Names {
             (Coverage::Named { name, .. } | Coverage::NamedSingleFile { name }, _) => {
                 (Vec::new(), bounded(escaped(name, config.compat)))
             }
-            (_, Some(template)) => by_template(template, start, number),
+            (_, Some(template)) => {
+                let (folders, stem) = by_template(template, start, number);
+                (folders, without_suffix(stem))
+            }
             (Coverage::Call | Coverage::Stream(_) | Coverage::SingleFile, None) => {
                 let tag = start.from_tag.as_bytes();
                 let tag = if cuts_media_number(coverage, config) { without_media_number(tag) } else { tag };
                 let stem = [start.call_id.as_bytes(), b"=", tag].concat();
-                (Vec::new(), bounded(escaped(&stem, config.compat)))
+                let stem = bounded(escaped(&stem, config.compat));
+                (Vec::new(), if config.compat { stem } else { without_suffix(stem) })
             }
         };
         let mut suffixes: Vec<_> = suffixes(coverage, config).into_iter().map(Cow::Borrowed).collect();
@@ -123,6 +128,16 @@ fn by_template(template: &RecordName, start: &RecordingStart, number: u64) -> (V
     })
 }
 
+/// A stem of which no reader takes the end for a suffix, such as the number of a rotated file.
+fn without_suffix(mut stem: Vec<u8>) -> Vec<u8> {
+    let name = [&stem, b".pcapng".as_slice()].concat();
+    let is_cut = FileName::parse(&name).is_some_and(|parsed| parsed.stem.len() < stem.len());
+    if let Some(dot) = stem.iter().rposition(|&byte| byte == b'.').filter(|_| is_cut) {
+        stem.splice(dot..=dot, *b"%2E");
+    }
+    stem
+}
+
 /// A tag up to its first `;`.
 pub(super) fn without_media_number(tag: &[u8]) -> &[u8] {
     tag.split(|&byte| byte == b';').next().unwrap_or_default()
@@ -181,6 +196,22 @@ mod tests {
         assert_eq!(path(Coverage::Stream(Leg::Callee)), "1970/callee/a%2Fb=t=t;1.a.pcapng");
         let name = Coverage::Named { leg: Leg::Caller, name: b"x/y=z".as_slice().into() };
         assert_eq!(path(name), "x%2Fy=z.pcapng");
+    }
+
+    #[test]
+    fn the_end_of_a_tag_is_not_taken_for_a_suffix() {
+        let config = RecordConfig::default();
+        let name = |tag| names(b"c", tag, Coverage::Call, &config).file(0, 1);
+        assert_eq!(name(b"f.123"), "c=f%2E123.pcapng");
+        assert_eq!(name(b"f.002.o"), "c=f.002%2Eo.pcapng");
+        assert_eq!(name(b"f.12"), "c=f.12.pcapng");
+        let compat = RecordConfig { compat: true, ..RecordConfig::default() };
+        assert_eq!(names(b"c", b"f.123", Coverage::Call, &compat).file(0, 1), "c=f.123.pcapng");
+        let template = RecordName::parse("%{call-id}.%3f").unwrap();
+        let config = RecordConfig { name: Some(template), ..RecordConfig::default() };
+        let mut start = start(b"c", b"f", Coverage::Call);
+        start.at.wall = rtpproxy_core::time::Wall(250_000_000);
+        assert_eq!(Names::new(&start, 1, &config).file(0, 1), "c%2E250.pcapng");
     }
 
     #[test]
@@ -248,7 +279,7 @@ mod tests {
         ) {
             let name = names(&call_id, &tag, Coverage::Call, &RecordConfig::default()).file(0, 1);
             let stem = name.as_bytes().strip_suffix(b".pcapng").unwrap();
-            prop_assert!(!stem.is_empty() && stem.len() <= 200);
+            prop_assert!(!stem.is_empty() && stem.len() <= 202);
             prop_assert!(!stem.contains(&b'/') && !stem.iter().any(u8::is_ascii_control));
             prop_assert_ne!(stem[0], b'.');
             if escaped(&[&call_id[..], b"=", &tag].concat(), false).len() <= 200 {
@@ -264,7 +295,11 @@ mod tests {
     }
 
     fn names(call_id: &[u8], from_tag: &[u8], coverage: Coverage, config: &RecordConfig) -> Names {
-        let start = RecordingStart {
+        Names::new(&start(call_id, from_tag, coverage), 1, config)
+    }
+
+    fn start(call_id: &[u8], from_tag: &[u8], coverage: Coverage) -> RecordingStart {
+        RecordingStart {
             id: RecordingId(1),
             call_id: call_id.into(),
             from_tag: from_tag.into(),
@@ -273,8 +308,7 @@ mod tests {
             rtcp: true,
             at: Now::default(),
             legs: [LegFacts::default(), LegFacts::default()],
-        };
-        Names::new(&start, 1, config)
+        }
     }
 
     fn unescaped(name: &[u8]) -> Vec<u8> {
