@@ -142,6 +142,9 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         (flags.record_fallback.is_some(), "--record-fallback"),
         (flags.record_min_free.is_some(), "--record-min-free"),
         (flags.record_name.is_some(), "--record-name"),
+        (flags.record_flush.is_some(), "--record-flush"),
+        (flags.record_rotate_size.is_some(), "--record-rotate-size"),
+        (flags.record_rotate_time.is_some(), "--record-rotate-time"),
     ] {
         if is_given && flags.record_dir.is_none() {
             return Err(format!("{option} requires -r switch"));
@@ -156,6 +159,16 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
     };
     if flags.record_ns && format == RecordFormat::Adhoc {
         return Err("--record-ns is of no use with the adhoc format".into());
+    }
+    for (option, is_given) in [
+        ("--record-rotate-size", flags.record_rotate_size.is_some()),
+        ("--record-rotate-time", flags.record_rotate_time.is_some()),
+    ] {
+        if is_given && compat {
+            return Err(format!(
+                "{option} is not possible with --compat: the C program has one file for a recording"
+            ));
+        }
     }
     for (option, is_given) in [
         ("--record-max-age", flags.record_max_age.is_some()),
@@ -195,6 +208,9 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         buffer_bytes: flags.record_buffer.unwrap_or(defaults.buffer_bytes),
         sip_head: format == RecordFormat::Pcapng,
         codec_map: flags.codec_map.clone(),
+        rotate_bytes: flags.record_rotate_size,
+        rotate_time: flags.record_rotate_time,
+        flush: flags.record_flush.unwrap_or(defaults.flush),
         max_age: flags.record_max_age,
         quota_bytes: flags.record_quota,
         events: flags.record_events.clone(),
@@ -256,11 +272,14 @@ fn notes(flags: &Flags, compat: bool, listen: &Listen) -> Vec<Note> {
     if listen.advertise_unused {
         notes.push(Note::Warn("-A has no effect without bridge mode; write -l ADDR=ADVERTISED".into()));
     }
+    let is_rotating = flags.record_rotate_size.is_some() || flags.record_rotate_time.is_some();
     let chosen = flags.record_format.is_some()
         || flags.record_scope.is_some()
         || flags.record_name.is_some()
         || flags.record_ns
         || flags.record_buffer.is_some()
+        || flags.record_flush.is_some()
+        || is_rotating
         || flags.record_max_age.is_some()
         || flags.record_quota.is_some();
     if flags.record_dir.is_some() && !compat && !chosen {
@@ -404,6 +423,12 @@ mod tests {
             ("--compat --record-scope call", "--record-scope call is not possible with the adhoc format"),
             ("--record-format adhoc --record-ns", "--record-ns is of no use with the adhoc format"),
             ("--record-quota 1G", "--record-quota requires -r switch"),
+            ("--record-flush 2s", "--record-flush requires -r switch"),
+            ("--record-rotate-time 1h", "--record-rotate-time requires -r switch"),
+            (
+                "-r /tmp --compat --record-rotate-size 1G",
+                "--record-rotate-size is not possible with --compat: the C program has one file for a recording",
+            ),
             (
                 "-r /tmp --record-max-age 1d --compat",
                 "--record-max-age is not possible with --compat: without sidecars, recordings cannot be told from \

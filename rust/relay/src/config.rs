@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,6 +108,15 @@ pub struct RecordConfig {
     pub sip_head: bool,
     /// Dynamic payload types for the SIP head: number and `NAME/RATE[/CHANNELS]`.
     pub codec_map: Vec<(u8, String)>,
+    /// A recording goes on in the next file before one is longer than this, in bytes (`--record-rotate-size`, at least
+    /// [`Self::ROTATE_BYTES_MIN`]).
+    pub rotate_bytes: Option<u64>,
+    /// A recording goes on in the next file when the first packet of one is so long ago (`--record-rotate-time`, at
+    /// least [`Self::ROTATE_TIME_MIN`]).
+    pub rotate_time: Option<Duration>,
+    /// How long a packet is in memory alone, at most, while the disk takes it (`--record-flush`, within
+    /// [`Self::FLUSH_RANGE`]).
+    pub flush: Duration,
     /// Finished recordings are removed when they ended so long ago (`--record-max-age`).
     pub max_age: Option<Duration>,
     /// The oldest finished recordings are removed while all take more bytes than this (`--record-quota`).
@@ -129,10 +139,27 @@ impl Default for RecordConfig {
             buffer_bytes: 64 << 20,
             sip_head: true,
             codec_map: Vec::new(),
+            rotate_bytes: None,
+            rotate_time: None,
+            flush: Duration::from_secs(1),
             max_age: None,
             quota_bytes: None,
             events: Vec::new(),
         }
+    }
+}
+
+impl RecordConfig {
+    /// The smallest [`Self::rotate_bytes`]: some of the largest packets fit, with a SIP head before them.
+    pub const ROTATE_BYTES_MIN: u64 = 1 << 20;
+    /// The smallest [`Self::rotate_time`].
+    pub const ROTATE_TIME_MIN: Duration = Duration::from_secs(1);
+    /// What [`Self::flush`] may be.
+    pub const FLUSH_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+
+    /// Whether a recording may have several files, one after the other.
+    pub fn is_rotating(&self) -> bool {
+        self.rotate_bytes.is_some() || self.rotate_time.is_some()
     }
 }
 

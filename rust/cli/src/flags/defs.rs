@@ -332,6 +332,25 @@ const RECORDING: &[Opt] = &[
     Opt::new("record_buffer", Form::Bytes("BYTES"), "Memory for packets that wait for the disk; K, M, G")
         .long("record-buffer")
         .default(Fallback::Value(RECORD_BUFFER_DEFAULT)),
+    Opt::new(
+        "record_flush",
+        Form::Text("DURATION"),
+        "Write packets to their files after so long at most: 100ms to 60s",
+    )
+    .long("record-flush")
+    .default(Fallback::Value("1s")),
+    Opt::new(
+        "record_rotate_size",
+        Form::Bytes("BYTES"),
+        "Recordings go on in the next file before one is longer; K, M, G, T",
+    )
+    .long("record-rotate-size"),
+    Opt::new(
+        "record_rotate_time",
+        Form::Text("DURATION"),
+        "Recordings go on in the next file after so long: 30s, 15m, 1h",
+    )
+    .long("record-rotate-time"),
     Opt::new("record_max_age", Form::Text("AGE"), "Remove recordings that ended so long ago: 30d, 12h, 90m")
         .long("record-max-age"),
     Opt::new(

@@ -88,6 +88,9 @@ pub(crate) struct Flags {
     pub(crate) record_name: Option<RecordName>,
     pub(crate) record_ns: bool,
     pub(crate) record_buffer: Option<usize>,
+    pub(crate) record_flush: Option<Duration>,
+    pub(crate) record_rotate_size: Option<u64>,
+    pub(crate) record_rotate_time: Option<Duration>,
     pub(crate) record_max_age: Option<Duration>,
     pub(crate) record_quota: Option<u64>,
     pub(crate) codec_map: Vec<(u8, String)>,
@@ -295,6 +298,9 @@ impl Flags {
             }
             "record_min_free" => self.record_min_free = Some(min_free(&text)?),
             "record_buffer" => self.record_buffer = Some(record_buffer(&text)?),
+            "record_flush" => self.record_flush = Some(record_flush(&text)?),
+            "record_rotate_size" => self.record_rotate_size = Some(record_rotate_size(&text)?),
+            "record_rotate_time" => self.record_rotate_time = Some(record_rotate_time(&text)?),
             "record_max_age" => self.record_max_age = Some(record_max_age(&text)?),
             "record_quota" => self.record_quota = Some(record_quota(&text)?),
             "codec_map" => self.codec_map.push(codec(&text)?),
@@ -432,6 +438,29 @@ fn record_buffer(text: &str) -> Result<usize, String> {
         return Err(format!("{text}: record buffer is smaller than 1M"));
     }
     Ok(size)
+}
+
+fn record_flush(text: &str) -> Result<Duration, String> {
+    let millis = text.strip_suffix("ms").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    millis
+        .and_then(|digits| digits.parse().ok().map(Duration::from_millis))
+        .or_else(|| duration(text))
+        .filter(|flush| RecordConfig::FLUSH_RANGE.contains(flush))
+        .ok_or_else(|| format!("{text}: record flush is invalid, write 100ms to 60s"))
+}
+
+fn record_rotate_size(text: &str) -> Result<u64, String> {
+    let size = number::bytes(text).ok_or_else(|| format!("{text}: record rotate size is invalid"))? as u64;
+    if size < RecordConfig::ROTATE_BYTES_MIN {
+        return Err(format!("{text}: record rotate size is smaller than 1M"));
+    }
+    Ok(size)
+}
+
+fn record_rotate_time(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .filter(|time| *time >= RecordConfig::ROTATE_TIME_MIN)
+        .ok_or_else(|| format!("{text}: record rotate time is invalid, write 30s, 15m or 1h"))
 }
 
 fn record_max_age(text: &str) -> Result<Duration, String> {

@@ -8,6 +8,7 @@ use rtpproxy_core::recording::{EndReason, RecordingEvent, RecordingId};
 use rtpproxy_core::time::{Mono, Now, Wall};
 
 use super::finish::Job;
+use super::period::Periods;
 use super::queue::{Entry, Item, Note, Outlet};
 use super::recording::{Recording, Shared};
 
@@ -19,13 +20,15 @@ pub(super) struct Drain {
     shared: Shared,
     /// The finishers of the folders, by [`Site`].
     finished: Vec<Sender<Job>>,
+    periods: Periods,
     swept: Instant,
 }
 
 impl Drain {
     /// A drain for the other ends of `outlets`, one for each worker; `finished` leads to a finisher for each site.
     pub(super) fn new(outlets: Vec<Outlet>, shared: Shared, finished: Vec<Sender<Job>>) -> Self {
-        Self { outlets, recordings: HashMap::new(), shared, finished, swept: Instant::now() }
+        let periods = Periods::of(shared.config.flush);
+        Self { outlets, recordings: HashMap::new(), shared, finished, periods, swept: Instant::now() }
     }
 
     /// Works until something is sent on `stop`, or its sender dropped; then writes and closes everything.
@@ -38,7 +41,7 @@ impl Drain {
             let is_stopped = if is_behind {
                 stop.try_recv() != Err(TryRecvError::Empty)
             } else {
-                let pause = if self.recordings.is_empty() { IDLE_POLL } else { BUSY_POLL };
+                let pause = if self.recordings.is_empty() { IDLE_POLL } else { self.periods.poll };
                 stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout)
             };
             if is_stopped {
@@ -78,6 +81,7 @@ impl Drain {
                 self.outlets[worker].give_back(chunk);
             }
         }
+        self.hand_over_left();
     }
 
     fn note(&mut self, worker: usize, note: Note, now: Instant) {
@@ -106,9 +110,9 @@ impl Drain {
             RecordingEvent::Mark { at, mark, .. } => recording.mark(at, &mark),
             RecordingEvent::End { at, reason, .. } => {
                 recording.end(&mut self.shared, at, reason, now);
-                if recording.is_complete(now, false)
-                    && let Some(recording) = self.recordings.remove(&key)
-                {
+                let is_complete = recording.is_complete(now, false);
+                self.hand_over_left();
+                if is_complete && let Some(recording) = self.recordings.remove(&key) {
                     self.hand_over(recording);
                 }
             }
@@ -117,7 +121,7 @@ impl Drain {
 
     /// Does what is due, from time to time.
     pub(super) fn sweep(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.swept) < SWEEP_PERIOD {
+        if now.saturating_duration_since(self.swept) < self.periods.sweep {
             return;
         }
         self.swept = now;
@@ -126,8 +130,15 @@ impl Drain {
                 hand_over(&self.finished, job);
             }
         }
+        self.hand_over_left();
         self.hand_over_complete(false);
         self.shared.watch.set_refusing(self.recordings.values().any(Recording::is_in_trouble));
+    }
+
+    fn hand_over_left(&mut self) {
+        for job in self.shared.left.drain(..) {
+            hand_over(&self.finished, job);
+        }
     }
 
     fn hand_over_complete(&mut self, at_once: bool) {
@@ -152,6 +163,7 @@ impl Drain {
         for recording in self.recordings.values_mut() {
             recording.end(&mut self.shared, at, EndReason::Shutdown, now);
         }
+        self.hand_over_left();
         self.hand_over_complete(true);
     }
 }
@@ -167,11 +179,7 @@ fn wall_clock() -> Now {
     Now { mono: Mono::default(), wall: Wall(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)) }
 }
 
-/// How long the thread sleeps while something is recorded: workers do not wake it.
-const BUSY_POLL: Duration = Duration::from_millis(15);
-/// How long it sleeps otherwise.
+/// How long the thread sleeps while nothing is recorded.
 const IDLE_POLL: Duration = Duration::from_millis(100);
-/// How often files are looked after.
-const SWEEP_PERIOD: Duration = Duration::from_millis(100);
 /// How much of a worker's way is taken before the next one's turn.
 const ITEMS_A_ROUND: usize = 64;

@@ -506,7 +506,7 @@ fn shared(last: &mut Option<Arc<Folder>>, folder: Folder) -> io::Result<Arc<Fold
 }
 
 fn create_first_free(names: &Names, target: &Folder, spool: &Folder) -> io::Result<(Files, u32)> {
-    for attempt in 1..=ATTEMPTS_MAX {
+    for attempt in names.attempts() {
         if is_taken(names, attempt, target)? {
             continue;
         }
@@ -558,7 +558,5 @@ fn replace_all(names: &Names, _: &Folder, spool: &Folder) -> io::Result<(Files, 
     Ok((files, 1))
 }
 
-/// How many names are tried for one recording.
-pub(super) const ATTEMPTS_MAX: u32 = 9999;
 /// How often a folder is made again that somebody removes at the same time.
 const FOLDER_TRIES: u32 = 8;

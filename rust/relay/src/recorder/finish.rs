@@ -16,7 +16,7 @@ use rtpproxy_core::command::CallId;
 use tracing::{error, info, warn};
 
 use super::disk::no_answer;
-use super::files::{ATTEMPTS_MAX, Folder, Site, file_mode, part_name};
+use super::files::{Folder, Site, file_mode, part_name};
 use super::ledger::Entry;
 use super::names::Names;
 use super::sidecar::{FileFacts, Sidecar, hex_unless_utf8};
@@ -191,7 +191,7 @@ fn name_files(job: &mut Job) -> io::Result<()> {
 
 fn move_into_place(job: &Job, index: usize) -> io::Result<OsString> {
     let part = &job.files[index].part;
-    let attempts = if job.compat { 1..=1 } else { job.attempt..=ATTEMPTS_MAX };
+    let attempts = if job.compat { 1..=1 } else { job.attempt..=*job.names.attempts().end() };
     for attempt in attempts {
         let name = job.names.file(index, attempt);
         let renamed = job.spool.rename(part, &job.target, &name, job.compat);
@@ -232,7 +232,7 @@ fn write_sidecar(job: &Job) -> io::Result<PathBuf> {
     sidecar.files = job.files.iter().map(facts).collect();
     let mut text = serde_json::to_vec_pretty(&sidecar)?;
     text.push(b'\n');
-    for attempt in job.attempt..=ATTEMPTS_MAX {
+    for attempt in job.attempt..=*job.names.attempts().end() {
         let name = job.names.sidecar(attempt);
         let temporary = part_name(&name);
         // Left over from a crash: the name of the recording is ours, so this is too.

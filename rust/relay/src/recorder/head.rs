@@ -24,6 +24,8 @@ pub(super) struct Head {
     waiting: Option<Waiting>,
     /// The number of the last offer.
     cseq: u32,
+    /// How many offers are in this file.
+    offers: u32,
 }
 
 /// A packet that waits.
@@ -51,16 +53,17 @@ pub(super) struct SipFrame {
 }
 
 impl Head {
-    /// A head for a recording of `coverage` that waits for its first packet.
-    pub(super) fn new(coverage: &Coverage) -> Self {
+    /// A head for a recording of `coverage` that waits for its first packet, and then for the other party, at most so
+    /// long.
+    pub(super) fn new(coverage: &Coverage, wait_max: Duration) -> Self {
         let silent = match coverage {
             Coverage::Call | Coverage::SingleFile | Coverage::NamedSingleFile { .. } => [true, true],
             Coverage::Stream(leg) | Coverage::Named { leg, .. } => {
                 [Leg::Caller, Leg::Callee].map(|l| l == *leg)
             }
         };
-        let waiting = Waiting { held: Vec::new(), bytes: 0, silent, since: None };
-        Self { seen: Default::default(), told: None, waiting: Some(waiting), cseq: 0 }
+        let waiting = Waiting { held: Vec::new(), bytes: 0, silent, since: None, wait_max };
+        Self { seen: Default::default(), told: None, waiting: Some(waiting), cseq: 0, offers: 0 }
     }
 
     /// Whether packets still wait, or would.
@@ -81,13 +84,13 @@ impl Head {
         waiting.silent == [false, false]
             || waiting.held.len() >= HELD_MAX
             || waiting.bytes >= HELD_BYTES_MAX
-            || packet.at.mono.since(since) >= WAIT_MAX
+            || packet.at.mono.since(since) >= waiting.wait_max
     }
 
     /// Whether the wait has lasted too long.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        let since = self.waiting.as_ref().and_then(|waiting| waiting.since);
-        since.is_some_and(|(_, since)| now.saturating_duration_since(since) >= WAIT_MAX)
+        let Some(Waiting { since: Some((_, since)), wait_max, .. }) = &self.waiting else { return false };
+        now.saturating_duration_since(*since) >= *wait_max
     }
 
     /// Ends the wait: the packets that waited, in order. [`Self::change`] must see each of them next.
@@ -102,6 +105,19 @@ impl Head {
     /// What was told was told in another file.
     pub(super) fn tell_again(&mut self) {
         self.told = None;
+        self.offers = 0;
+    }
+
+    /// The frames that tell in a new file what was told before, for packets from `first` on; none if that was nothing.
+    pub(super) fn repeat(
+        &mut self,
+        start: &RecordingStart,
+        codec_map: &[(u8, String)],
+        first: Wall,
+    ) -> Option<[SipFrame; 2]> {
+        let legs = self.told.clone()?;
+        self.offers = 0;
+        Some(self.offer(start, codec_map, legs, |nanos| Wall(first.0.saturating_sub(nanos))))
     }
 
     /// The frames to write before a packet, if it is the first or if it tells something new.
@@ -115,7 +131,7 @@ impl Head {
     ) -> Option<[SipFrame; 2]> {
         let news = self.seen[side(packet.leg)].learn(packet, payload);
         let is_first = self.told.is_none();
-        if !is_first && (news == News::Nothing || self.cseq > REINVITES_MAX) {
+        if !is_first && (news == News::Nothing || self.offers > REINVITES_MAX) {
             return None;
         }
         let legs = [0, 1].map(|leg: usize| self.seen[leg].describe(&start.legs[leg]));
@@ -123,8 +139,19 @@ impl Head {
             return None;
         }
         self.told = Some(legs.clone());
-        self.cseq += 1;
         let just_before = |nanos| Wall(packet.at.wall.0.saturating_sub(nanos)).max(not_before);
+        Some(self.offer(start, codec_map, legs, just_before))
+    }
+
+    fn offer(
+        &mut self,
+        start: &RecordingStart,
+        codec_map: &[(u8, String)],
+        legs: [HeadLeg; 2],
+        just_before: impl Fn(u64) -> Wall,
+    ) -> [SipFrame; 2] {
+        self.cseq += 1;
+        self.offers += 1;
         let facts = HeadFacts {
             call_id: start.call_id.as_bytes(),
             from_tag: start.from_tag.as_bytes(),
@@ -134,7 +161,7 @@ impl Head {
             cseq: self.cseq,
         };
         let [caller, callee] = facts.signalling();
-        Some([
+        [
             SipFrame {
                 sender: Leg::Caller,
                 addrs: [caller, callee],
@@ -147,7 +174,7 @@ impl Head {
                 at: just_before(1000),
                 text: sip_head::ok(&facts),
             },
-        ])
+        ]
     }
 }
 
@@ -159,6 +186,7 @@ struct Waiting {
     silent: [bool; 2],
     /// The stamp of the first packet, and when it came here.
     since: Option<(Mono, Instant)>,
+    wait_max: Duration,
 }
 
 /// What the packets of one party have shown.
@@ -241,13 +269,11 @@ fn next_port(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip(), addr.port().wrapping_add(1))
 }
 
-/// How long the first packets wait for the other party.
-const WAIT_MAX: Duration = Duration::from_millis(500);
 /// How many packets wait.
 const HELD_MAX: usize = 64;
 /// How many bytes wait.
 const HELD_BYTES_MAX: usize = 32 << 10;
-/// How many changes of a recording are told.
+/// How many changes are told in a file.
 const REINVITES_MAX: u32 = 32;
 /// How many payload types of a party are told.
 const PAYLOAD_TYPES_MAX: usize = 16;

@@ -117,7 +117,7 @@ impl Ledger {
         let number = rows.entered;
         let row = Arc::new(Row(Mutex::new(Live::new(number, start))));
         rows.running.insert(number, Arc::clone(&row));
-        Entry { ledger: Arc::clone(self), row }
+        Entry { ledger: Arc::clone(self), row, is_part: false }
     }
 
     /// The recordings with a number above `after`, in their order.
@@ -181,8 +181,12 @@ impl Ledger {
         live.status.state = state;
         let Some(kind) = EventKind::of(was, state, live.has_started) else { return };
         live.has_started |= kind == EventKind::Started;
+        self.tell(kind, was, &live.status);
+    }
+
+    fn tell(&self, kind: EventKind, was: RecordingState, status: &RecordingStatus) {
         if !self.queues.is_empty() {
-            let event = Arc::new(Event::new(kind, wall_clock(), was, &live.status));
+            let event = Arc::new(Event::new(kind, wall_clock(), was, status));
             for queue in &self.queues {
                 queue.add(&event);
             }
@@ -275,9 +279,17 @@ impl Figures {
 pub(super) struct Entry {
     ledger: Arc<Ledger>,
     row: Arc<Row>,
+    /// It is that of a file after which the recording goes on.
+    is_part: bool,
 }
 
 impl Entry {
+    /// The same place, for a file after which the recording goes on: what becomes of that file is not what becomes of
+    /// the recording.
+    pub(super) fn of_part(&self) -> Self {
+        Self { is_part: true, ..self.clone() }
+    }
+
     /// The ledger it is in.
     pub(super) fn totals(&self) -> &Totals {
         &self.ledger.totals
@@ -319,6 +331,9 @@ impl Entry {
 
     /// It ended, and cannot be finished yet.
     pub(super) fn waits(&self, cause: &str) {
+        if self.is_part {
+            return;
+        }
         let mut live = self.row.live();
         live.set(RecordingState::Degraded, Some(cause));
         self.ledger.settle(&mut live);
@@ -327,6 +342,16 @@ impl Entry {
     /// It ended well; `sidecar` is there, unless it has none.
     pub(super) fn finished(&self, file: PathBuf, sidecar: Option<PathBuf>) {
         let mut live = self.row.live();
+        if self.is_part {
+            let (file, sidecar) = (Some(Arc::from(file)), sidecar.map(Arc::from));
+            let state = live.status.state;
+            self.ledger.tell(
+                EventKind::Rotated,
+                state,
+                &RecordingStatus { file, sidecar, ..live.status.clone() },
+            );
+            return;
+        }
         live.status.file = Some(file.into());
         live.status.sidecar = sidecar.map(Arc::from);
         self.ledger.totals.finished.fetch_add(1, Ordering::Relaxed);
@@ -335,6 +360,9 @@ impl Entry {
 
     /// It was given up.
     pub(super) fn failed(&self, cause: &str) {
+        if self.is_part {
+            return;
+        }
         self.ledger.totals.failed.fetch_add(1, Ordering::Relaxed);
         self.end(self.row.live(), RecordingState::Failed, Some(cause));
     }

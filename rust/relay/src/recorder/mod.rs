@@ -17,6 +17,7 @@
 //! | `head` | the synthetic SIP frames |
 //! | `formats`, `tally` | packets as bytes; totals |
 //! | `writer`, `files`, `names` | one file; the folders; safe names |
+//! | `period` | how the time until a packet is in its file is shared out |
 //! | `disk` | a thread to wait for a disk in place of the recorder |
 //! | `finish`, `sidecar` | what happens after the last packet |
 //! | `recover`, `leftover` | what an earlier process has left: all recordings, one file |
@@ -36,6 +37,7 @@ mod ledger;
 mod leftover;
 mod names;
 mod order;
+mod period;
 mod queue;
 mod recording;
 mod recover;
@@ -132,6 +134,7 @@ impl Recorder {
             budget: Arc::clone(&budget),
             watch: Arc::clone(&watch),
             ledger: Arc::clone(&ledger),
+            left: Vec::new(),
         };
         let drain = Drain::new(outlets, shared, finished);
         let overseer = Overseer { watch: Arc::clone(&watch), ledger: Arc::clone(&ledger) };

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -22,6 +23,10 @@ pub(super) struct Names {
     /// One for all packets, or one for RTP and one for RTCP.
     suffixes: Vec<Cow<'static, str>>,
     sidecar_suffix: Cow<'static, str>,
+    /// The number of the file of a recording that is rotated, from 1.
+    part: Option<u32>,
+    /// The attempts before this one have been left to other recordings.
+    first_attempt: u32,
 }
 
 impl Names {
@@ -56,7 +61,9 @@ impl Names {
             | Coverage::Named { .. }
             | Coverage::NamedSingleFile { .. } => ".json",
         };
-        Self { folders, stem, suffixes, sidecar_suffix: sidecar_suffix.into() }
+        let sidecar_suffix = sidecar_suffix.into();
+        let part = config.is_rotating().then_some(1);
+        Self { folders, stem, suffixes, sidecar_suffix, part, first_attempt: 1 }
     }
 
     /// The names for files that an earlier process has left, which begin with `stem`. They stay in their folder.
@@ -64,12 +71,29 @@ impl Names {
         let stem = stem.strip_suffix(RECOVERED.as_bytes()).unwrap_or(stem);
         let stem = [stem, RECOVERED.as_bytes()].concat();
         let suffixes = suffixes.into_iter().map(Cow::Owned).collect();
-        Self { folders: Vec::new(), stem, suffixes, sidecar_suffix: sidecar_suffix.into() }
+        let sidecar_suffix = sidecar_suffix.into();
+        // The suffixes of a rotated one begin with the number.
+        Self { folders: Vec::new(), stem, suffixes, sidecar_suffix, part: None, first_attempt: 1 }
     }
 
     /// The folder that the files are in, one name after the other, below that of all recordings.
     pub(super) fn folders(&self) -> &[OsString] {
         &self.folders
+    }
+
+    /// The names of the next files of a recording that is rotated, whose last ones got theirs at the `attempt`th try.
+    pub(super) fn next_part(&self, attempt: u32) -> Self {
+        Self { part: self.part.map(|part| part + 1), first_attempt: attempt, ..self.clone() }
+    }
+
+    /// The number of these files, if the recording is rotated.
+    pub(super) fn part(&self) -> Option<u32> {
+        self.part
+    }
+
+    /// The tries to find free names, in their order.
+    pub(super) fn attempts(&self) -> RangeInclusive<u32> {
+        self.first_attempt..=ATTEMPTS_MAX
     }
 
     /// How many files of packets there are: one, or two when RTCP has its own.
@@ -105,6 +129,9 @@ impl Names {
         let mut name = self.stem.clone();
         if attempt > 1 {
             name.extend_from_slice(format!("-{attempt}").as_bytes());
+        }
+        if let Some(part) = self.part {
+            name.extend_from_slice(format!(".{part:03}").as_bytes());
         }
         name.extend_from_slice(suffix.as_bytes());
         OsString::from_vec(name)
@@ -163,6 +190,8 @@ fn suffixes(coverage: &Coverage, config: &RecordConfig) -> Vec<&'static str> {
     }
 }
 
+/// How many names are tried for one recording.
+const ATTEMPTS_MAX: u32 = 9999;
 /// What follows the stem of a recording whose process did not end it.
 const RECOVERED: &str = ".recovered";
 

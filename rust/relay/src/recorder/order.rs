@@ -9,14 +9,21 @@ use std::time::{Duration, Instant};
 use super::head::Held;
 
 /// Packets that wait for older ones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Order {
+    /// How much older a packet may be than one that came before it.
+    span: Duration,
     /// The oldest first.
     waiting: VecDeque<Held>,
     last_push: Option<Instant>,
 }
 
 impl Order {
+    /// An order in which packets wait for those that are older by up to `span`.
+    pub(super) fn new(span: Duration) -> Self {
+        Self { span, waiting: VecDeque::new(), last_push: None }
+    }
+
     /// Lets a packet wait.
     pub(super) fn push(&mut self, held: Held, now: Instant) {
         let is_older = |known: &Held| known.packet.at.wall <= held.packet.at.wall;
@@ -29,7 +36,7 @@ impl Order {
     pub(super) fn pop_due(&mut self) -> Option<Held> {
         let at = |held: Option<&Held>| held.map(|held| held.packet.at.wall.0);
         let (oldest, newest) = (at(self.waiting.front())?, at(self.waiting.back())?);
-        if newest - oldest >= SPAN.as_nanos() as u64 { self.pop() } else { None }
+        if newest - oldest >= self.span.as_nanos() as u64 { self.pop() } else { None }
     }
 
     /// The oldest packet.
@@ -39,11 +46,7 @@ impl Order {
 
     /// Whether packets wait although none has come for a while.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        let is_quiet = |since: Instant| now.saturating_duration_since(since) >= SPAN;
+        let is_quiet = |since: Instant| now.saturating_duration_since(since) >= self.span;
         !self.waiting.is_empty() && self.last_push.is_some_and(is_quiet)
     }
 }
-
-/// How much older a packet may be than one that came before it: a worker reads eight of a socket, which are
-/// 160 ms of a usual stream, before the others get their turn.
-const SPAN: Duration = Duration::from_millis(200);

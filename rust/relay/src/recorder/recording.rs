@@ -11,6 +11,7 @@ use rtpproxy_core::time::{Now, Wall};
 use tracing::{error, info};
 
 use self::place::{MOVE_AFTER, Place};
+use self::rotation::Rotation;
 use super::files::Folders;
 use super::finish::{Closed, Job};
 use super::formats::{Encoder, Notes};
@@ -19,6 +20,7 @@ use super::head::{Head, Held};
 use super::ledger::{Entry, Figures, Ledger};
 use super::names::Names;
 use super::order::Order;
+use super::period::Periods;
 use super::queue::{Budget, Dropped, PacketHead};
 use super::sidecar::{Sidecar, hex, id_text, mark_text, section_comments};
 use super::tally::Tally;
@@ -27,6 +29,7 @@ use super::writer::{Flush, Writer, Written};
 use crate::config::{RecordConfig, RecordFormat};
 
 mod place;
+mod rotation;
 mod view;
 
 /// What all recordings share.
@@ -46,6 +49,8 @@ pub(super) struct Shared {
     pub(super) watch: Arc<FolderWatch>,
     /// What others see of them.
     pub(super) ledger: Arc<Ledger>,
+    /// Files that recordings have left for the next ones.
+    pub(super) left: Vec<Job>,
 }
 
 impl Shared {
@@ -69,6 +74,7 @@ pub(super) struct Recording {
     /// When to try the folders again.
     retry_at: Instant,
     trouble: Option<Trouble>,
+    rotation: Rotation,
     /// The file before this one, in another folder.
     moved_from: Option<PathBuf>,
     /// What is in such files.
@@ -106,9 +112,12 @@ impl Recording {
         let entry = shared.ledger.enter(&start);
         let names = Names::new(&start, entry.number(), &shared.config);
         let has_head = shared.config.sip_head && shared.config.format == RecordFormat::Pcapng;
-        let head = has_head.then(|| Head::new(&start.coverage));
+        let periods = Periods::of(shared.config.flush);
+        let head = has_head.then(|| Head::new(&start.coverage, periods.head));
+        let rotation = Rotation::new(&shared.config, start.at.wall, now);
         let files = (0..names.files()).map(|_| {
-            let mut writer = Writer::new(shared.file_buffer_size(), !shared.config.compat, &shared.budget);
+            let mut writer =
+                Writer::new(shared.file_buffer_size(), periods.buffer, !shared.config.compat, &shared.budget);
             let encoder = Encoder::new(&shared.config);
             let comments = section_comments(&start);
             writer.append(now, 0, |out| encoder.begin(&comments, out));
@@ -123,9 +132,10 @@ impl Recording {
             place: None,
             retry_at: now,
             trouble: None,
+            rotation,
             moved_from: None,
             earlier: Figures::default(),
-            order: Order::default(),
+            order: Order::new(periods.order),
             head,
             gaps: Gaps::default(),
             tally: Tally::default(),
@@ -203,7 +213,7 @@ impl Recording {
         self.settle_all();
         self.ended = Some((at, reason, now));
         let comments = self.gaps.take_comments();
-        let (start, end) = (self.start.at.wall, at.wall.max(self.last));
+        let (start, end) = (self.rotation.began, at.wall.max(self.last));
         let tally = self.total();
         for OpenFile { writer, encoder, .. } in &mut self.files {
             writer.append(now, 0, |out| encoder.end(&tally, start, end, &comments, out));
@@ -225,9 +235,10 @@ impl Recording {
             self.release(shared, now);
         }
         self.flush(shared, now, |writer| writer.is_due(now));
+        self.rotate_in_silence(shared, now);
         let is_lost = self.files.iter().any(|file| file.writer.is_lost());
         if is_lost && self.files.iter().all(|file| file.writer.is_removed()) {
-            self.forget_files();
+            self.forget_files(shared);
             self.open(shared, now);
         }
         let left = if now >= self.retry_at { self.move_on(shared, now, MOVE_AFTER) } else { None };
@@ -282,17 +293,19 @@ impl Recording {
         entry: Option<Entry>,
     ) -> Job {
         let mut sidecar = Sidecar::new(&self.start, shared.config.format, &self.tally, ended);
+        sidecar.part = self.names.part();
+        sidecar.previous.clone_from(&self.rotation.previous);
         sidecar.moved_from = self.moved_from.as_deref().map(|path| path.display().to_string());
-        let comments = section_comments(&self.start);
-        let files = self.files.iter_mut().zip(place.parts).filter_map(|(file, part)| {
-            let mut header = Vec::new();
-            file.encoder.begin(&comments, &mut header);
-            let Written { storage, len, is_torn, sha256 } = file.writer.detach(&header)?;
+        let mut files = Vec::with_capacity(self.files.len());
+        for (index, part) in place.parts.into_iter().enumerate() {
+            let Some(Written { storage, len, is_torn, sha256 }) = self.detach(index, shared) else {
+                continue;
+            };
             let sha256 = sha256.map(|digest| hex(&digest));
-            Some(Closed { file: Some(storage.file), part, len, is_torn, sha256 })
-        });
+            files.push(Closed { file: Some(storage.file), part, len, is_torn, sha256 });
+        }
         Job {
-            files: files.collect(),
+            files,
             names: self.names.clone(),
             attempt: place.attempt,
             site: place.site,
@@ -336,6 +349,8 @@ impl Recording {
         for held in held {
             self.write(shared, &held.packet, &held.payload, &held.notes, now);
         }
+        // They have waited long enough.
+        self.flush(shared, now, |writer| !writer.is_failing());
     }
 
     fn write(
@@ -346,6 +361,7 @@ impl Recording {
         notes: &Notes,
         now: Instant,
     ) {
+        self.rotate_before(shared, packet, payload.len(), now);
         let index = self.file_of(packet);
         let OpenFile { writer, encoder, pending } = &mut self.files[index];
         let frames = self

@@ -20,7 +20,7 @@ use rtpproxy_core::file_name::{Content, FileName, PART};
 use rtpproxy_core::salvage::Format;
 use tracing::{debug, error, info, warn};
 
-use super::files::{ATTEMPTS_MAX, Contents, Folder, Site, is_taken, part_name};
+use super::files::{Contents, Folder, Site, is_taken, part_name};
 use super::finish::{Closed, Job};
 use super::leftover::{Findings, Hints, Stopped, now_text};
 use super::names::Names;
@@ -276,7 +276,7 @@ fn sorted(names: Vec<OsString>) -> (BTreeMap<Recording, Vec<Part>>, Vec<OsString
 }
 
 fn first_free(names: &Names, target: &Folder) -> io::Result<u32> {
-    for attempt in 1..=ATTEMPTS_MAX {
+    for attempt in names.attempts() {
         if !is_taken(names, attempt, target)? {
             return Ok(attempt);
         }

@@ -59,6 +59,15 @@ pub(super) struct Sidecar {
     /// What became of a recording whose process did not end it.
     #[serde(skip_serializing_if = "Option::is_none")]
     recovered: Option<Recovered>,
+    /// The number of this file of a recording that is rotated, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) part: Option<u32>,
+    /// The name of the file before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) previous: Option<String>,
+    /// The name of the file after this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
     /// The file before this one, in the other folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) moved_from: Option<String>,
@@ -141,6 +150,9 @@ impl Sidecar {
             omitted: tally.omitted,
             ended,
             recovered: None,
+            part: None,
+            previous: None,
+            next: None,
             moved_from: None,
             moved_to: None,
         }

@@ -130,6 +130,12 @@ impl Tally {
         self.unsaved += std::mem::take(&mut later.unsaved);
     }
 
+    /// The tally of the next file of the recording: if it is paused, it still is.
+    pub(super) fn next_file(&self) -> Self {
+        let open = self.pauses.last().filter(|(_, to)| to.is_none());
+        Self { pauses: open.copied().into_iter().collect(), ..Self::default() }
+    }
+
     /// Forgets the packets, which are lost with their file: how many of each stream, and when the first and the last
     /// one came.
     pub(super) fn lose(&mut self) -> Vec<(Leg, Channel, u64, [Wall; 2])> {

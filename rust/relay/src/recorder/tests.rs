@@ -7,4 +7,5 @@ mod faults;
 mod folder;
 mod read;
 mod recover;
+mod rotate;
 mod stream;

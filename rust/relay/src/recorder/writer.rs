@@ -19,7 +19,7 @@ pub(super) trait Storage {
     fn is_removed(&self) -> bool;
 }
 
-/// An append-only file with a buffer, written each second at the latest.
+/// An append-only file with a buffer that is written from time to time.
 ///
 /// When the disk refuses a write, or as long as there is no file, what was appended waits: in a buffer that grows
 /// while [`Budget`] has memory to lend. A write that failed is cut back to the last flush and tried again each
@@ -31,6 +31,8 @@ pub(super) struct Writer<S = RecordFile> {
     buffer: Vec<u8>,
     /// A buffer of this many bytes is full.
     buffer_size: usize,
+    /// How long a record stays in there.
+    period: Duration,
     /// What it may be larger while it cannot be written.
     loan: Loan,
     /// How many packets are in the buffer.
@@ -73,13 +75,14 @@ pub(super) enum Flush {
 }
 
 impl<S: Storage> Writer<S> {
-    /// A writer without a file that writes after `buffer_size` bytes at once; `hashed`: with a SHA-256 of
-    /// everything written.
-    pub(super) fn new(buffer_size: usize, hashed: bool, budget: &Arc<Budget>) -> Self {
+    /// A writer without a file that writes after `buffer_size` bytes at once, and after `period`; `hashed`: with a
+    /// SHA-256 of everything written.
+    pub(super) fn new(buffer_size: usize, period: Duration, hashed: bool, budget: &Arc<Budget>) -> Self {
         Self {
             storage: None,
             buffer: Vec::new(),
             buffer_size,
+            period,
             loan: Loan::new(budget),
             packets: 0,
             dirty_since: None,
@@ -132,7 +135,7 @@ impl<S: Storage> Writer<S> {
             _ if self.storage.is_none() => false,
             (Some(at), _) => now >= at,
             (None, Some(since)) => {
-                self.buffer.len() >= self.buffer_size || now.saturating_duration_since(since) >= FLUSH_PERIOD
+                self.buffer.len() >= self.buffer_size || now.saturating_duration_since(since) >= self.period
             }
             (None, None) => false,
         }
@@ -146,6 +149,11 @@ impl<S: Storage> Writer<S> {
     /// Whether somebody has removed the file.
     pub(super) fn is_removed(&self) -> bool {
         self.storage.as_ref().is_some_and(Storage::is_removed)
+    }
+
+    /// The bytes that it has with what waits.
+    pub(super) fn full_len(&self) -> u64 {
+        self.len + self.buffer.len() as u64
     }
 
     /// The bytes in the file.
@@ -167,6 +175,15 @@ impl<S: Storage> Writer<S> {
     /// As if the disk had refused, for a reason of ours.
     pub(super) fn refuse(&mut self, now: Instant, reason: io::Error) -> Flush {
         self.settle(now, Err(reason))
+    }
+
+    /// Adds the end of a file of which everything else is written. If the disk refuses, the file ends without it.
+    pub(super) fn conclude(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(self.buffer.is_empty());
+        encode(&mut self.buffer);
+        if self.write_buffer().is_err() {
+            self.buffer.clear();
+        }
     }
 
     /// Gives up what is not in the file, and says how many packets that were.
@@ -234,9 +251,6 @@ impl<S: Storage> Writer<S> {
 
 /// More than most records have, in bytes.
 const RECORD_SIZE_USUAL: usize = 512;
-/// How long a record stays in the buffer: together with the time for which packets wait for older ones, and
-/// that between two looks, a second at most.
-const FLUSH_PERIOD: Duration = Duration::from_millis(700);
 /// How long to wait before the disk is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
@@ -294,7 +308,7 @@ mod tests {
     fn a_buffer_that_cannot_be_written_grows_while_there_is_memory_and_gives_it_back() {
         let now = Instant::now();
         let budget = Budget::new(1 << 20, 1);
-        let mut writer = Writer::new(BUFFER_SIZE, false, &budget);
+        let mut writer = Writer::new(BUFFER_SIZE, PERIOD, false, &budget);
         let mut kilobytes = 0;
         while writer.has_room() {
             writer.append(now, 1, |out| out.resize(out.len() + 1024, 0));
@@ -326,7 +340,7 @@ mod tests {
     }
 
     fn writer(storage: Tiny) -> Writer<Tiny> {
-        let mut writer = Writer::new(BUFFER_SIZE, true, &Budget::new(0, 0));
+        let mut writer = Writer::new(BUFFER_SIZE, PERIOD, true, &Budget::new(0, 0));
         writer.attach(storage);
         writer
     }
@@ -336,6 +350,7 @@ mod tests {
     }
 
     const BUFFER_SIZE: usize = 16 << 10;
+    const PERIOD: Duration = Duration::from_millis(700);
 
     /// A disk with room for a few bytes.
     #[derive(Default)]

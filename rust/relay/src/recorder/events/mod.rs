@@ -32,6 +32,8 @@ pub(super) enum EventKind {
     Paused,
     /// It goes on.
     Resumed,
+    /// One of its files is finished, and it goes on in the next one.
+    Rotated,
     /// It ended; its files have their names, and the sidecar is there.
     Finished,
     /// It was given up.
@@ -39,6 +41,11 @@ pub(super) enum EventKind {
 }
 
 impl EventKind {
+    /// Whether it is that of a file, or the last files, that are complete.
+    fn is_finished(self) -> bool {
+        matches!(self, Self::Rotated | Self::Finished)
+    }
+
     /// What it means that a recording leaves one state for another; `has_started`: it had its file before.
     pub(super) fn of(was: RecordingState, now: RecordingState, has_started: bool) -> Option<Self> {
         match now {
@@ -86,13 +93,14 @@ struct Told<'a> {
 #[derive(Debug)]
 pub(super) struct EventQueue {
     events: WorkQueue<Event>,
+    /// It wants sidecars, each as soon as it is there.
     only_finished: bool,
 }
 
 impl EventQueue {
     /// Queues an event that concerns the target. If there is no room it is counted and lost.
     pub(super) fn add(&self, event: &Arc<Event>) {
-        if !self.only_finished || (event.kind == EventKind::Finished && event.sidecar.is_some()) {
+        if !self.only_finished || (event.kind.is_finished() && event.sidecar.is_some()) {
             self.events.add(Arc::clone(event));
         }
     }

@@ -11,10 +11,10 @@ use tracing::{error, info, warn};
 use super::super::disk::REMOVED;
 use super::super::files::{Created, Folder, Site};
 use super::super::finish::Job;
-use super::super::ledger::Figures;
+use super::super::names::Names;
 use super::super::queue::Dropped;
 use super::super::sidecar::section_comments;
-use super::super::tally::Tally;
+use super::super::writer::Written;
 use super::{OpenFile, Recording, Shared, Trouble};
 
 /// Where files are.
@@ -31,9 +31,9 @@ pub(super) struct Place {
 impl Recording {
     /// Opens the files in a folder that takes them; otherwise it is tried again.
     pub(super) fn open(&mut self, shared: &Shared, now: Instant) {
-        let mut outcome = self.create(shared, Site::Main);
+        let mut outcome = self.create(shared, Site::Main, &self.names);
         if outcome.is_err() && self.is_stuck_since(now, MOVE_AFTER) && shared.folders.has(Site::Fallback) {
-            outcome = self.create(shared, Site::Fallback).or(outcome);
+            outcome = self.create(shared, Site::Fallback, &self.names).or(outcome);
         }
         match outcome {
             Ok(created) => {
@@ -62,32 +62,19 @@ impl Recording {
             return None;
         }
         self.retry_at = now + RETRY_PERIOD;
-        let created = self.create(shared, other).ok()?;
-        let place = self.place.take()?;
-        let call_id = self.start.call_id.clone();
-        let from = place.target.path_of(&self.names.file(0, place.attempt));
-        let to = created.target.path_of(&self.names.file(0, created.attempt));
+        let names = self.names.next_part(self.place.as_ref()?.attempt);
+        let created = self.create(shared, other, &names).ok()?;
+        let from = self.path(0);
+        let job = self.leave(shared, (created, names), "moved", now);
+        let (call_id, to) = (&self.start.call_id, self.path(0));
         warn!(%call_id, from = %from.display(), to = %to.display(), "recording goes on in the other folder");
-        let mut job = self.job(shared, place, (self.last, "moved"), None);
-        job.sidecar.moved_to = Some(to.display().to_string());
-        self.earlier = self.earlier.plus(Figures::of(&self.tally));
-        self.tally = Tally::default();
-        self.moved_from = Some(from);
-        if let Some(head) = &mut self.head {
-            head.tell_again();
-        }
-        self.settle_in(created);
-        self.flush(shared, now, |_| true);
-        Some(job)
+        job
     }
 
     /// Somebody has removed the files: what was in them is missing in the next ones.
-    pub(super) fn forget_files(&mut self) {
-        let comments = section_comments(&self.start);
-        for OpenFile { writer, encoder, .. } in &mut self.files {
-            let mut header = Vec::new();
-            encoder.begin(&comments, &mut header);
-            writer.detach(&header);
+    pub(super) fn forget_files(&mut self, shared: &Shared) {
+        for index in 0..self.files.len() {
+            self.detach(index, shared);
         }
         let mut packets = 0;
         for (leg, channel, lost, [first, last]) in self.tally.lose() {
@@ -101,20 +88,41 @@ impl Recording {
         let (call_id, file) = (&self.start.call_id, self.path(0));
         error!(%call_id, file = %file.display(), packets, "recording lost its file, which was removed");
         self.place = None;
-        if let Some(head) = &mut self.head {
-            head.tell_again();
-        }
+        self.rotation.begin_file();
     }
 
-    fn create(&self, shared: &Shared, site: Site) -> io::Result<Created> {
+    /// Takes a file from its writer. What is not in there waits for the next one, behind a beginning of its own.
+    pub(super) fn detach(&mut self, index: usize, shared: &Shared) -> Option<Written> {
+        let OpenFile { writer, encoder, pending } = &mut self.files[index];
+        let mut header = Vec::new();
+        encoder.begin(&section_comments(&self.start), &mut header);
+        // Otherwise what was told waits, too.
+        if let Some(head) = self.head.as_mut().filter(|_| self.tally.synthetic_frames > 0) {
+            match pending.first() {
+                None => head.tell_again(),
+                Some(first) => {
+                    for frame in
+                        head.repeat(&self.start, &shared.config.codec_map, first).into_iter().flatten()
+                    {
+                        encoder.synthetic(frame.sender, frame.addrs, frame.at, &frame.text, &mut header);
+                        pending.synthetic_frames += 1;
+                    }
+                }
+            }
+        }
+        writer.detach(&header)
+    }
+
+    pub(super) fn create(&self, shared: &Shared, site: Site, names: &Names) -> io::Result<Created> {
         match shared.watch.lack(site) {
             // What is left of an ended recording is little.
             Some(lack) if self.ended.is_none() => Err(lack),
-            Some(_) | None => shared.folders.create(site, &self.names),
+            Some(_) | None => shared.folders.create(site, names),
         }
     }
 
-    fn settle_in(&mut self, created: Created) {
+    /// The files are there.
+    pub(super) fn settle_in(&mut self, created: Created) {
         let Created { files, attempt, site, spool, target } = created;
         let mut parts = Vec::with_capacity(files.len());
         for (file, (handle, part)) in self.files.iter_mut().zip(files) {

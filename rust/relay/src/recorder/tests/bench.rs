@@ -56,6 +56,7 @@ impl Bench {
             budget,
             watch: Arc::clone(&watch),
             ledger: Arc::default(),
+            left: Vec::new(),
         };
         let drain = Drain::new(vec![outlet], shared, vec![finished.clone(), finished]);
         Self { folder, tap, drain, watch, jobs }

@@ -199,18 +199,26 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
         buffer_bytes in prop_oneof![Just(0), Just(1 << 20)],
         has_fallback: bool,
+        rotate_bytes in prop::option::of(50_000_u64..500_000),
+        rotate_time in prop::option::of((500..5000_u64).prop_map(Duration::from_millis)),
     ) {
         let fallback = tempfile::tempdir().unwrap();
         let config = RecordConfig {
             buffer_bytes,
             fallback: has_fallback.then(|| fallback.path().to_owned()),
+            rotate_bytes,
+            rotate_time,
             ..RecordConfig::default()
         };
+        let is_rotating = config.is_rotating();
         let mut bench = Bench::new(config);
         bench.start(1, b"call", Coverage::Call);
         let sent = carry_out(&mut bench, &steps);
         let recorded = bench.finish();
         expect_all(&sent, &[&recorded.folder, &fallback]);
+        if is_rotating {
+            expect_chain(&[&recorded.folder, &fallback]);
+        }
     }
 }
 
@@ -308,6 +316,42 @@ fn expect_all(sent: &BTreeMap<&'static str, Vec<(Vec<u8>, Duration)>>, folders: 
         dropped -= told;
     }
     assert!(found.is_empty() && dropped == 0);
+}
+
+/// The files are numbered without a gap, name each other, stand alone, and are in the order of time.
+fn expect_chain(folders: &[&TempDir]) {
+    let paths = folders.iter().flat_map(|folder| std::fs::read_dir(folder.path()).unwrap());
+    let mut files: Vec<_> = paths
+        .map(|path| path.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "pcapng"))
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path))
+        .collect();
+    files.sort();
+    let mut before = Duration::ZERO;
+    for (index, (name, path)) in files.iter().enumerate() {
+        assert_eq!(*name, format!("call=f.{:03}.pcapng", index + 1));
+        let sidecar = json(&path.with_extension("json"));
+        assert_eq!(sidecar["part"], index + 1);
+        let beside = |index: Option<usize>| index.and_then(|index| files.get(index)).map(|(name, _)| &**name);
+        assert_eq!(sidecar["previous"].as_str(), beside(index.checked_sub(1)), "{name}");
+        assert_eq!(sidecar["next"].as_str(), beside(Some(index + 1)), "{name}");
+        let reason = sidecar["ended"]["reason"].as_str().unwrap();
+        let moved = sidecar["moved_to"].as_str().map(Path::new);
+        match reason {
+            "rotated" => assert_eq!(moved, None),
+            "moved" => assert_eq!(moved, Some(&*files[index + 1].1)),
+            _ => assert_eq!((reason, index + 1), ("shutdown", files.len())),
+        }
+        let file = read::pcapng(&std::fs::read(path).unwrap());
+        if file.real().count() > 0 {
+            assert_eq!(file.comments[0], "call-id: call");
+            assert!(file.packets[0].interface == "synthetic" && file.synthetic()[0].starts_with("INVITE "));
+        }
+        for packet in &file.packets {
+            assert!(packet.datagram.at >= before, "{name}: a packet is older than one before it");
+            before = packet.datagram.at;
+        }
+    }
 }
 
 /// Both parties say packets with these numbers in recording 1.
