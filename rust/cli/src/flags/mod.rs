@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rtpproxy_core::config::{LatchMode, RecordScope};
-use rtpproxy_relay::config::{MinFree, Module, RecordEvents, RecordFormat, Scheduling};
+use rtpproxy_relay::config::{MinFree, Module, RecordConfig, RecordEvents, RecordFormat, Scheduling};
 use rtpproxy_relay::record_name::RecordName;
 
 use crate::identity::{self, Identity};

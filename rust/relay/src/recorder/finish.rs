@@ -63,7 +63,10 @@ impl Job {
     fn log_end(&self) {
         let call_id = self.call_id.as_ref().map(tracing::field::display);
         let Self { packets, missing, .. } = self;
-        if self.is_recovered {
+        if self.sidecar.next.is_some() {
+            let file = self.path();
+            info!(call_id, file = %file.display(), packets, missing, "file of a recording finished");
+        } else if self.is_recovered {
             warn!(call_id, file = %self.path().display(), packets, missing, "recording recovered");
         } else {
             info!(call_id, file = %self.path().display(), packets, missing, "recording finished");

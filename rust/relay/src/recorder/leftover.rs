@@ -37,6 +37,8 @@ pub(super) struct Findings {
     pub(super) from_tag: Option<Tag>,
     /// The other party's.
     pub(super) to_tag: Option<Tag>,
+    /// When the recording was asked for.
+    pub(super) start: Option<String>,
     /// The format of the last file.
     pub(super) format: Option<Format>,
     /// Packets.
@@ -181,6 +183,7 @@ impl Findings {
         match name {
             "call-id" => self.call_id = Some(id_bytes(id).as_slice().into()),
             "from-tag" => self.from_tag = Some(id_bytes(id).as_slice().into()),
+            "start" => self.start = Some(id.to_owned()),
             "to-tag" => self.to_tag = Some(id_bytes(id).as_slice().into()),
             _ => {}
         }

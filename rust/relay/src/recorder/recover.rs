@@ -186,10 +186,10 @@ impl Recovery {
         let names = Names::recovered(&recording.stem, suffixes, recording.sidecar_suffix.clone());
         let target = place.target_of(folder)?;
         let attempt = first_free(&names, &target)?;
-        Ok(Some(Job {
-            site: self.site,
-            ..job(findings, closed, names, attempt, [Arc::clone(folder), target])
-        }))
+        let mut job = job(findings, closed, names, attempt, [Arc::clone(folder), target]);
+        job.site = self.site;
+        job.sidecar.part = recording.number;
+        Ok(Some(job))
     }
 
     fn wait(&self, time: Duration) -> io::Result<()> {
@@ -239,6 +239,8 @@ impl Place<'_> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Recording {
     stem: Vec<u8>,
+    /// Of the part, if it was rotated.
+    number: Option<u32>,
     sidecar_suffix: String,
     format: &'static str,
 }
@@ -264,7 +266,7 @@ fn sorted(names: Vec<OsString>) -> (BTreeMap<Recording, Vec<Part>>, Vec<OsString
         };
         let hints = Hints { format, leg: name.leg, is_rtcp: name.content == Content::Rtcp };
         let (stem, sidecar_suffix) = (name.stem.to_vec(), name.sidecar().suffix());
-        let recording = Recording { stem, sidecar_suffix, format: format.name() };
+        let recording = Recording { stem, number: name.number, sidecar_suffix, format: format.name() };
         let suffix = FileName { is_part: false, ..name }.suffix();
         recordings.entry(recording).or_default().push(Part { part, suffix, hints });
     }
@@ -291,8 +293,19 @@ fn job(
     attempt: u32,
     [spool, target]: [Arc<Folder>; 2],
 ) -> Job {
-    let Findings { call_id, from_tag, to_tag, format, tally, legs, is_anonymous, cut_bytes, holes, .. } =
-        findings;
+    let Findings {
+        call_id,
+        from_tag,
+        to_tag,
+        start,
+        format,
+        tally,
+        legs,
+        is_anonymous,
+        cut_bytes,
+        holes,
+        ..
+    } = findings;
     let holes = holes.into_iter().map(|(file, hole)| HoleFacts { file, at: hole.at, bytes: hole.len });
     let recovered = Recovered { at: now_text(), cut_bytes, holes: holes.collect() };
     if !recovered.holes.is_empty() {
@@ -306,7 +319,8 @@ fn job(
     };
     let format = format.unwrap_or(Format::Pcapng);
     let legs = (!is_anonymous).then_some(&legs);
-    let sidecar = Sidecar::recovered(&ids, format, &tally, legs, recovered);
+    let mut sidecar = Sidecar::recovered(&ids, format, &tally, legs, recovered);
+    sidecar.requested = start;
     Job {
         packets: tally.sum(|stream| stream.packets),
         missing: tally.sum(|stream| stream.dropped),

@@ -38,7 +38,7 @@ pub(super) struct Sidecar {
     format: &'static str,
     /// The files with the packets; filled in when they have their names.
     pub(super) files: Vec<FileFacts>,
-    requested: Option<String>,
+    pub(super) requested: Option<String>,
     first_packet: Option<String>,
     last_packet: Option<String>,
     packets: u64,
