@@ -142,7 +142,6 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         (flags.record_fallback.is_some(), "--record-fallback"),
         (flags.record_min_free.is_some(), "--record-min-free"),
         (flags.record_name.is_some(), "--record-name"),
-        (flags.record_flush.is_some(), "--record-flush"),
         (flags.record_rotate_size.is_some(), "--record-rotate-size"),
         (flags.record_rotate_time.is_some(), "--record-rotate-time"),
     ] {
@@ -423,7 +422,6 @@ mod tests {
             ("--compat --record-scope call", "--record-scope call is not possible with the adhoc format"),
             ("--record-format adhoc --record-ns", "--record-ns is of no use with the adhoc format"),
             ("--record-quota 1G", "--record-quota requires -r switch"),
-            ("--record-flush 2s", "--record-flush requires -r switch"),
             ("--record-rotate-time 1h", "--record-rotate-time requires -r switch"),
             (
                 "-r /tmp --compat --record-rotate-size 1G",
