@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtpproxy_core::effects::{Effect, Out, Packet, PairId, Payload};
-use rtpproxy_core::time::Mono;
+use rtpproxy_core::time::{Mono, Wall};
 
 use crate::host::Ports;
 use crate::io::MediaIo;
@@ -87,10 +87,11 @@ impl<I: MediaIo> Carrier<I> {
         scratch.clear();
     }
 
-    /// Ends a batch: what was recorded is handed over once it is old or much enough.
-    pub(crate) fn flush(&mut self, now: Mono) {
+    /// Ends a batch: what was recorded is handed over once it is old or much enough. All packets that came until
+    /// `settled` were in it or in earlier ones.
+    pub(crate) fn flush(&mut self, now: Mono, settled: Wall) {
         if self.flush_by.is_some() {
-            self.flush_by = self.tap.flush(now);
+            self.flush_by = self.tap.flush(now, settled);
         }
     }
 

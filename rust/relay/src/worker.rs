@@ -12,13 +12,13 @@ use rtpproxy_core::effects::{MediaPort, Out, Packet};
 use rtpproxy_core::engine::{Arrival, Engine};
 use rtpproxy_core::front::Request;
 use rtpproxy_core::recording::EndReason;
-use rtpproxy_core::time::{Mono, Now};
+use rtpproxy_core::time::{Mono, Now, Wall};
 
 use crate::carrier::Carrier;
 use crate::clock::{self, Batch};
 use crate::dispatch::{Job, Leaving, Parcel};
 use crate::host::{Random, WorkerHost};
-use crate::io::{MediaIo, Waker};
+use crate::io::{EVENTS_PER_WAIT, MediaIo, Waker};
 use crate::limits::Share;
 use crate::pace::{Pace, Wait};
 use crate::placement::Stay;
@@ -38,6 +38,8 @@ pub(crate) struct Worker<I> {
     pace: Pace,
     /// When the present turn began.
     now: Now,
+    /// All packets that came until then have been relayed.
+    settled: Wall,
     ready: Vec<MediaPort>,
     packet: Packet,
     out: Out,
@@ -68,6 +70,7 @@ impl<I: MediaIo> Worker<I> {
             sessions,
             pace: Pace::new(now.mono),
             now,
+            settled: Wall::default(),
             ready: Vec::new(),
             packet: Packet::new(),
             out: Out::default(),
@@ -100,7 +103,12 @@ impl<I: MediaIo> Worker<I> {
         self.commands();
 
         // Priority 2: packets, from every socket that the wait reported.
+        let is_report_full = self.ready.len() + 1 >= EVENTS_PER_WAIT;
         let packets = self.packets(Batch::new(self.now, earlier));
+        if self.ready.is_empty() && !is_report_full {
+            // What came before the wait was reported by it, and what is left in a socket is younger than a backlog.
+            self.settled = Wall(earlier.wall.0.saturating_sub(BACKLOG_AGE.as_nanos() as u64));
+        }
         self.pace.count(self.now.mono, packets);
 
         // Priority 3: time.
@@ -116,7 +124,7 @@ impl<I: MediaIo> Worker<I> {
             self.carry_out();
         }
 
-        self.carrier.flush(self.now.mono);
+        self.carrier.flush(self.now.mono, self.settled);
     }
 
     fn wait(&mut self) -> std::io::Result<()> {

@@ -16,7 +16,7 @@ use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sys::{self, Extra};
-use super::{BindError, Datagram, MediaIo, SocketPair};
+use super::{BindError, Datagram, EVENTS_PER_WAIT, MediaIo, SocketPair};
 
 /// The sockets of one worker in an epoll set, level-triggered, and the eventfd that wakes it.
 pub(crate) struct EpollIo {
@@ -213,9 +213,6 @@ fn millis_up(span: Duration) -> u64 {
 
 /// The token of the eventfd.
 const WAKER: u64 = u64::MAX;
-
-/// Sockets that one wait reports at most; commands are looked at between two waits.
-const EVENTS_PER_WAIT: usize = 256;
 
 const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
 

@@ -99,3 +99,6 @@ impl fmt::Display for BindError {
         }
     }
 }
+
+/// Sockets that one wait reports at most; commands are looked at between two waits.
+pub(crate) const EVENTS_PER_WAIT: usize = 256;

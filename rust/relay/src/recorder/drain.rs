@@ -8,13 +8,16 @@ use rtpproxy_core::recording::{EndReason, RecordingEvent, RecordingId};
 use rtpproxy_core::time::{Mono, Now, Wall};
 
 use super::finish::Job;
+use super::gather::Gathered;
 use super::period::Periods;
-use super::queue::{Entry, Item, Note, Outlet};
+use super::queue::{Chunk, Entry, Note, Outlet};
 use super::recording::{Recording, Shared};
 
 /// The state of the thread.
 pub(super) struct Drain {
     outlets: Vec<Outlet>,
+    /// What came from each worker and waits for older packets.
+    gathered: Vec<Gathered>,
     /// By the number of the worker and its number for the recording.
     recordings: HashMap<(usize, RecordingId), Recording>,
     shared: Shared,
@@ -27,8 +30,10 @@ pub(super) struct Drain {
 impl Drain {
     /// A drain for the other ends of `outlets`, one for each worker; `finished` leads to a finisher for each site.
     pub(super) fn new(outlets: Vec<Outlet>, shared: Shared, finished: Vec<Sender<Job>>) -> Self {
+        let gathered = outlets.iter().map(|_| Gathered::default()).collect();
         let periods = Periods::of(shared.config.flush);
-        Self { outlets, recordings: HashMap::new(), shared, finished, periods, swept: Instant::now() }
+        let swept = Instant::now();
+        Self { outlets, gathered, recordings: HashMap::new(), shared, finished, periods, swept }
     }
 
     /// Works until something is sent on `stop`, or its sender dropped; then writes and closes everything.
@@ -52,36 +57,46 @@ impl Drain {
 
     /// Takes a share of each way; true if there is more.
     pub(super) fn drain(&mut self) -> bool {
+        let now = Instant::now();
         let mut is_behind = false;
         for worker in 0..self.outlets.len() {
             for taken in 1..=ITEMS_A_ROUND {
                 let Some(item) = self.outlets[worker].next() else { break };
-                self.item(worker, item);
+                if let Some(empty) = self.gathered[worker].take(item, now) {
+                    self.outlets[worker].give_back(empty);
+                }
                 is_behind |= taken == ITEMS_A_ROUND;
             }
+            self.release(worker, now, false);
         }
         is_behind
     }
 
-    fn item(&mut self, worker: usize, item: Item) {
-        let now = Instant::now();
-        match item {
-            Item::Note(note) => self.note(worker, note, now),
-            Item::Chunk(mut chunk) => {
-                for entry in chunk.drain() {
-                    match entry {
-                        Entry::Note(note) => self.note(worker, note, now),
-                        Entry::Packet(packet, payload) => {
-                            if let Some(recording) = self.recordings.get_mut(&(worker, packet.id)) {
-                                recording.packet(&mut self.shared, &packet, payload, now);
-                            }
-                        }
-                    }
-                }
+    /// Carries out what a worker has told, as far as nothing older is to come, or `all`.
+    fn release(&mut self, worker: usize, now: Instant, all: bool) {
+        let mut gathered = std::mem::take(&mut self.gathered[worker]);
+        if !gathered.is_empty() {
+            let is_much = gathered.chunks() * Chunk::SIZE > self.shared.budget.limit() / HELD_DIVISOR;
+            let all = all || is_much || gathered.is_overdue(now, self.periods.order);
+            let mut empty = Vec::new();
+            gathered.release(all, |entry| self.entry(worker, entry, now), |chunk| empty.push(chunk));
+            for chunk in empty {
                 self.outlets[worker].give_back(chunk);
             }
         }
+        self.gathered[worker] = gathered;
         self.hand_over_left();
+    }
+
+    fn entry(&mut self, worker: usize, entry: Entry<'_>, now: Instant) {
+        match entry {
+            Entry::Note(note) => self.note(worker, note, now),
+            Entry::Packet(packet, payload) => {
+                if let Some(recording) = self.recordings.get_mut(&(worker, packet.id)) {
+                    recording.packet(&mut self.shared, packet, payload, now);
+                }
+            }
+        }
     }
 
     fn note(&mut self, worker: usize, note: Note, now: Instant) {
@@ -125,6 +140,9 @@ impl Drain {
             return;
         }
         self.swept = now;
+        for worker in 0..self.outlets.len() {
+            self.release(worker, now, false);
+        }
         for recording in self.recordings.values_mut() {
             if let Some(job) = recording.tick(&mut self.shared, now) {
                 hand_over(&self.finished, job);
@@ -160,6 +178,9 @@ impl Drain {
     fn close(mut self) {
         while self.drain() {}
         let (now, at) = (Instant::now(), wall_clock());
+        for worker in 0..self.outlets.len() {
+            self.release(worker, now, true);
+        }
         for recording in self.recordings.values_mut() {
             recording.end(&mut self.shared, at, EndReason::Shutdown, now);
         }
@@ -183,3 +204,5 @@ fn wall_clock() -> Now {
 const IDLE_POLL: Duration = Duration::from_millis(100);
 /// How much of a worker's way is taken before the next one's turn.
 const ITEMS_A_ROUND: usize = 64;
+/// What part of the memory for packets may be filled with what waits for that.
+const HELD_DIVISOR: usize = 4;

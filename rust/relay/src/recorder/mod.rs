@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `queue` | the way from a worker to the recorder |
 //! | `drain` | the recorder thread |
+//! | `gather` | what came from a worker, in the order of time |
 //! | `recording` | one recording: files, marks, its end |
 //! | `gaps` | packets that are missing, and other remarks for the next packet |
 //! | `head` | the synthetic SIP frames |
@@ -32,11 +33,11 @@ mod files;
 mod finish;
 mod formats;
 mod gaps;
+mod gather;
 mod head;
 mod ledger;
 mod leftover;
 mod names;
-mod order;
 mod period;
 mod queue;
 mod recording;

@@ -5,8 +5,7 @@ use std::time::Duration;
 /// The shares of that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Periods {
-    /// How much older a packet may be than one that came before it: a worker reads eight of a socket, which are
-    /// 160 ms of a usual stream, before the others get their turn. For so long packets wait for older ones.
+    /// How long packets wait for older ones, while the worker does not say that there are none.
     pub(super) order: Duration,
     /// How long the first packets wait for the other party.
     pub(super) head: Duration,
@@ -23,12 +22,13 @@ impl Periods {
     pub(super) fn of(flush: Duration) -> Self {
         let order = (flush / 5).min(Duration::from_millis(200));
         let sweep = (flush / 10).min(Duration::from_millis(100));
+        let poll = (flush / 20).min(Duration::from_millis(50));
         Self {
             order,
             head: (flush / 2).min(Duration::from_millis(500)),
-            buffer: flush.saturating_sub(order + sweep),
+            buffer: flush.saturating_sub(order + sweep + poll),
             sweep,
-            poll: (flush / 20).min(Duration::from_millis(15)),
+            poll,
         }
     }
 }
@@ -41,7 +41,7 @@ mod tests {
     fn a_packet_is_in_memory_alone_no_longer_than_that() {
         for flush in [100, 250, 1000, 5000, 60_000].map(Duration::from_millis) {
             let Periods { order, head, buffer, sweep, poll } = Periods::of(flush);
-            assert_eq!(order + buffer + sweep, flush);
+            assert_eq!(order + buffer + sweep + poll, flush);
             assert!(poll < sweep && head <= flush / 2, "{flush:?}");
         }
     }

@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use foldhash::{HashMap, HashMapExt};
 use rtpproxy_core::effects::RecordPacket;
 use rtpproxy_core::recording::{Channel, Leg, RecordingEvent, RecordingId};
-use rtpproxy_core::time::{Mono, Now};
+use rtpproxy_core::time::{Mono, Now, Wall};
 
 /// A worker's end: copies packets and events towards the recorder, without ever blocking.
 ///
@@ -45,11 +46,14 @@ impl RecorderTap {
         }
     }
 
-    /// Hands over what is half full or has waited for 20 ms; call it at the end of each batch.
+    /// Hands over what is half full or has waited for 20 ms; call it at the end of each batch. All packets that
+    /// came until `settled` have been given.
     ///
     /// Returns when to call it again at the latest, if anything is left.
-    pub fn flush(&mut self, now: Mono) -> Option<Mono> {
-        self.inlet.as_mut()?.flush(now)
+    pub fn flush(&mut self, now: Mono, settled: Wall) -> Option<Mono> {
+        let inlet = self.inlet.as_mut()?;
+        inlet.settled = settled;
+        inlet.flush(now)
     }
 
     /// A tap that leads nowhere.
@@ -70,6 +74,7 @@ pub(super) fn way(budget: &Arc<Budget>) -> (RecorderTap, Outlet) {
         overflow: VecDeque::new(),
         budget: Arc::clone(budget),
         dropped: HashMap::new(),
+        settled: Wall::default(),
         remainder: Arc::clone(&remainder),
     };
     (RecorderTap { inlet: Some(inlet) }, Outlet { items, spare, remainder })
@@ -164,11 +169,11 @@ pub(super) enum Item {
     Note(Note),
 }
 
-/// One entry of a chunk.
+/// What was told of a recording.
 #[derive(Debug)]
 pub(super) enum Entry<'a> {
     /// A packet.
-    Packet(PacketHead, &'a [u8]),
+    Packet(&'a PacketHead, &'a [u8]),
     /// What happened between packets.
     Note(Note),
 }
@@ -180,6 +185,25 @@ pub(super) enum Note {
     Event(Box<RecordingEvent>),
     /// Packets are missing here.
     Dropped(Box<Dropped>),
+}
+
+impl Note {
+    /// The recording it is about.
+    pub(super) fn id(&self) -> RecordingId {
+        match self {
+            Self::Event(event) => event.id(),
+            Self::Dropped(dropped) => dropped.id,
+        }
+    }
+}
+
+/// One entry of a chunk.
+#[derive(Debug)]
+pub(super) enum Arrived<'a> {
+    /// A packet, and its number for [`Chunk::packet`].
+    Packet(usize, &'a PacketHead),
+    /// What happened between packets, taken out of the chunk.
+    Note(Note),
 }
 
 /// What is known of a recorded packet besides its bytes.
@@ -221,6 +245,8 @@ pub(super) struct Dropped {
 pub(super) struct Chunk {
     entries: Vec<Stored>,
     bytes: Vec<u8>,
+    /// What [`RecorderTap::flush`] was told last.
+    settled: Wall,
     budget: Arc<Budget>,
 }
 
@@ -236,22 +262,33 @@ impl Chunk {
             Box::new(Self {
                 entries: Vec::with_capacity(Self::ENTRIES),
                 bytes: Vec::with_capacity(Self::BYTES),
+                settled: Wall::default(),
                 budget: Arc::clone(budget),
             })
         })
     }
 
-    /// Takes the entries out, in order.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry<'_>> {
-        let mut rest = self.bytes.as_slice();
-        self.entries.drain(..).map(move |stored| match stored {
-            Stored::Note(note) => Entry::Note(note),
-            Stored::Packet(head, len) => {
-                let (payload, behind) = rest.split_at(len);
-                rest = behind;
-                Entry::Packet(head, payload)
-            }
+    /// The entries, in order.
+    pub(super) fn arrivals(&mut self) -> impl Iterator<Item = Arrived<'_>> {
+        self.entries.iter_mut().enumerate().filter_map(|(index, stored)| match stored {
+            Stored::Packet(head, _) => Some(Arrived::Packet(index, head)),
+            Stored::Note(note) => note.take().map(Arrived::Note),
         })
+    }
+
+    /// The packet with this number.
+    pub(super) fn packet(&self, index: usize) -> (&PacketHead, &[u8]) {
+        match &self.entries[index] {
+            Stored::Packet(head, payload) => {
+                (head, &self.bytes[payload.start as usize..payload.end as usize])
+            }
+            Stored::Note(_) => unreachable!("only packets have been given such numbers"),
+        }
+    }
+
+    /// When it was handed over, all packets that came until then had been.
+    pub(super) fn settled(&self) -> Wall {
+        self.settled
     }
 
     /// Whether a packet of `len` bytes and a note on dropped ones still fit.
@@ -277,9 +314,10 @@ impl Drop for Chunk {
 
 #[derive(Debug)]
 enum Stored {
-    /// With the length of its payload, in bytes.
-    Packet(PacketHead, usize),
-    Note(Note),
+    /// With the place of its payload.
+    Packet(PacketHead, Range<u32>),
+    /// Until it is taken.
+    Note(Option<Note>),
 }
 
 /// The recorder's end of a way.
@@ -317,6 +355,8 @@ struct Inlet {
     overflow: VecDeque<Item>,
     budget: Arc<Budget>,
     dropped: HashMap<(RecordingId, Leg, Channel), Dropped>,
+    /// All packets that came until then have been given.
+    settled: Wall,
     remainder: Arc<Mutex<VecDeque<Item>>>,
 }
 
@@ -335,9 +375,10 @@ impl Inlet {
         }
         let missing = self.take_dropped((record.id, record.leg, record.channel));
         let Some((chunk, _)) = &mut self.open else { return };
-        chunk.entries.extend(missing.map(Stored::Note));
-        chunk.entries.push(Stored::Packet(PacketHead::of(record), payload.len()));
+        chunk.entries.extend(missing.map(|note| Stored::Note(Some(note))));
+        let start = chunk.bytes.len() as u32;
         chunk.bytes.extend_from_slice(payload);
+        chunk.entries.push(Stored::Packet(PacketHead::of(record), start..chunk.bytes.len() as u32));
     }
 
     fn event(&mut self, event: RecordingEvent) {
@@ -355,7 +396,7 @@ impl Inlet {
     fn note(&mut self, note: Note) {
         match &mut self.open {
             Some((chunk, _)) if chunk.entries.len() < Chunk::ENTRIES => {
-                chunk.entries.push(Stored::Note(note));
+                chunk.entries.push(Stored::Note(Some(note)));
             }
             Some(_) | None => {
                 self.hand_over();
@@ -376,7 +417,8 @@ impl Inlet {
     }
 
     fn hand_over(&mut self) {
-        if let Some((chunk, _)) = self.open.take() {
+        if let Some((mut chunk, _)) = self.open.take() {
+            chunk.settled = self.settled;
             self.push(Item::Chunk(chunk));
         }
     }
@@ -498,7 +540,7 @@ mod tests {
             payload: Payload::Received,
         };
         tap.packet(&record, &[0; 172]);
-        tap.flush(at.mono);
+        tap.flush(at.mono, at.wall);
     }
 
     fn empty(outlet: &mut Outlet) {

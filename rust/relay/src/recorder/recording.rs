@@ -19,7 +19,6 @@ use super::gaps::Gaps;
 use super::head::{Head, Held};
 use super::ledger::{Entry, Figures, Ledger};
 use super::names::Names;
-use super::order::Order;
 use super::period::Periods;
 use super::queue::{Budget, Dropped, PacketHead};
 use super::sidecar::{Sidecar, hex, id_text, mark_text, section_comments};
@@ -79,7 +78,6 @@ pub(super) struct Recording {
     moved_from: Option<PathBuf>,
     /// What is in such files.
     earlier: Figures,
-    order: Order,
     head: Option<Head>,
     gaps: Gaps,
     tally: Tally,
@@ -135,7 +133,6 @@ impl Recording {
             rotation,
             moved_from: None,
             earlier: Figures::default(),
-            order: Order::new(periods.order),
             head,
             gaps: Gaps::default(),
             tally: Tally::default(),
@@ -147,7 +144,7 @@ impl Recording {
         recording
     }
 
-    /// Records a packet.
+    /// Records a packet. Those of a recording come in the order of time.
     pub(super) fn packet(&mut self, shared: &mut Shared, packet: &PacketHead, payload: &[u8], now: Instant) {
         let index = self.file_of(packet);
         if !self.files[index].writer.has_room() {
@@ -160,9 +157,13 @@ impl Recording {
             return;
         }
         let notes = self.take_notes(packet);
-        self.order.push(Held { packet: *packet, payload: payload.into(), notes }, now);
-        while let Some(held) = self.order.pop_due() {
-            self.put(shared, held, now);
+        match &mut self.head {
+            Some(head) if head.is_waiting() => {
+                if head.hold(Held { packet: *packet, payload: payload.into(), notes }, now) {
+                    self.release(shared, now);
+                }
+            }
+            Some(_) | None => self.write(shared, packet, payload, &notes, now),
         }
     }
 
@@ -208,7 +209,6 @@ impl Recording {
         if self.ended.is_some() {
             return;
         }
-        self.put_all(shared, now);
         self.release(shared, now);
         self.settle_all();
         self.ended = Some((at, reason, now));
@@ -227,9 +227,6 @@ impl Recording {
     pub(super) fn tick(&mut self, shared: &mut Shared, now: Instant) -> Option<Job> {
         if self.place.is_none() && now >= self.retry_at {
             self.open(shared, now);
-        }
-        if self.order.is_overdue(now) {
-            self.put_all(shared, now);
         }
         if self.head.as_ref().is_some_and(|head| head.is_overdue(now)) {
             self.release(shared, now);
@@ -318,25 +315,6 @@ impl Recording {
             entry,
             packets: self.tally.sum(|stream| stream.packets) - self.tally.unsaved,
             missing: self.tally.sum(|stream| stream.dropped) + self.tally.unsaved,
-        }
-    }
-
-    /// Takes a packet in the order of time.
-    fn put(&mut self, shared: &mut Shared, held: Held, now: Instant) {
-        match &mut self.head {
-            Some(head) if head.is_waiting() => {
-                if head.hold(held, now) {
-                    self.release(shared, now);
-                }
-            }
-            Some(_) | None => self.write(shared, &held.packet, &held.payload, &held.notes, now),
-        }
-    }
-
-    /// Ends the wait for older packets.
-    fn put_all(&mut self, shared: &mut Shared, now: Instant) {
-        while let Some(held) = self.order.pop() {
-            self.put(shared, held, now);
         }
     }
 

@@ -5,6 +5,7 @@ mod bench;
 mod call;
 mod faults;
 mod folder;
+mod gather;
 mod read;
 mod recover;
 mod rotate;

@@ -87,7 +87,7 @@ impl Bench {
 
     /// Lets the recorder work on what was given so far.
     pub(super) fn work(&mut self) {
-        self.tap.flush(Mono(u64::MAX));
+        self.tap.flush(Mono(u64::MAX), Wall(u64::MAX));
         self.drain.drain();
     }
 

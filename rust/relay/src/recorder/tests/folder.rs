@@ -150,7 +150,7 @@ fn the_threads_record_everything_that_was_given() {
                 let leg = if n % 2 == 0 { Leg::Caller } else { Leg::Callee };
                 let record = record(1, leg, Channel::Rtp, n.into());
                 tap.packet(&record, &rtp(leg, n));
-                tap.flush(record.at.mono);
+                tap.flush(record.at.mono, record.at.wall);
             }
         })
     });
