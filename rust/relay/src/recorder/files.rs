@@ -407,8 +407,12 @@ impl Folder {
         if let Some((root, names)) = self.above.as_ref().filter(|_| !self.is_durable.load(Ordering::Relaxed))
         {
             for depth in 0..names.len() {
-                let above = root.descend(names[..depth].iter().map(OsString::as_os_str))?;
-                rustix::fs::fsync(&above.fd)?;
+                match root.descend(names[..depth].iter().map(OsString::as_os_str)) {
+                    Ok(above) => rustix::fs::fsync(&above.fd)?,
+                    // It was moved to another place with what is in it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                    Err(error) => return Err(error),
+                }
             }
             self.is_durable.store(true, Ordering::Relaxed);
         }

@@ -115,6 +115,18 @@ fn a_folder_that_is_removed_meanwhile_is_made_again() {
 }
 
 #[test]
+fn a_folder_that_is_moved_meanwhile_takes_its_recordings_along() {
+    let mut bench = Bench::new(by_day());
+    record(&mut bench, 1, b"a");
+    let year = bench.folder.path().join(day().iter().next().unwrap());
+    let moved = tempfile::tempdir_in(bench.folder.path()).unwrap();
+    fs::rename(year, moved.path().join("kept")).unwrap();
+    let _recorded = bench.finish();
+    let below: PathBuf = day().iter().skip(1).collect();
+    assert_eq!(packets(&moved.path().join("kept").join(below).join("a=f.pcapng")), 1);
+}
+
+#[test]
 fn a_link_in_place_of_a_folder_is_not_followed() {
     let outside = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(by_day());
