@@ -164,9 +164,11 @@ def test_what_a_crash_has_left_is_interrupted(start_daemon: StartDaemon, make_ca
     keeper = start_daemon()
     other = Daemon(keeper.folder / "other")
     try:
-        record(other, make_call, "cut@host")
+        call = make_call(other, "cut@host")
+        assert call.command("R") == "0"
+        last = call.talk(PACKETS)[1][-1]
         part = other.recordings / "cut@host=from.pcapng.part"
-        wait_until(lambda: part.exists() and part.stat().st_size > 1000, "the call is on the disk")
+        wait_until(lambda: part.exists() and last in part.read_bytes(), "the call is on the disk")
     finally:
         assert other.stop(signal.SIGKILL) == -signal.SIGKILL
     (recording,) = listed(other.recordings)

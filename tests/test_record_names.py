@@ -135,13 +135,13 @@ def test_a_removed_day_is_made_again(start_daemon: StartDaemon, make_call: MakeC
     daemon = start_daemon("--record-name", BY_DAY)
     call = make_call(daemon, "call")
     assert call.command("R") == "0"
-    said = call.talk(3)[0]
+    answered = call.talk(3)[1]
     part = daemon.recordings / today() / "call=from.pcapng.part"
-    wait_until(lambda: part.exists() and said[2] in part.read_bytes(), "packets are written")
+    wait_until(lambda: part.exists() and answered[2] in part.read_bytes(), "packets are written")
     part.unlink()
     part.parent.rmdir()
-    said = call.talk(3)[0]
-    wait_until(lambda: part.exists() and said[2] in part.read_bytes(), "it goes on in another file")
+    answered = call.talk(3)[1]
+    wait_until(lambda: part.exists() and answered[2] in part.read_bytes(), "it goes on in another file")
     assert call.command("D") == "0"
     path = part.with_suffix("")
     wait_until(path.with_suffix(".json").exists, "the recording ends")
