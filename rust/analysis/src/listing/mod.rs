@@ -20,6 +20,8 @@ use rtpproxy_core::file_name::{Content, FileName};
 use rtpproxy_core::time::Wall;
 use serde::{Serialize, Serializer};
 
+use crate::recording::chain::without_recovered;
+
 /// What there is to say of a recording. What is not known is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Entry {
@@ -52,6 +54,8 @@ pub struct Entry {
     pub size: u64,
     /// Why it ended.
     pub ended: Option<String>,
+    /// Which file of a long recording it is, from 1.
+    pub part: Option<u32>,
     /// What is wrong with it.
     pub error: Option<String>,
 }
@@ -126,15 +130,19 @@ impl Listing<'_> {
     /// Takes in the recordings of a folder; gives back the folders in it.
     fn folder(&mut self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let Names { below, sidecars, mut files } = Names::of(path)?;
+        let numbers = Numbers::of(&files);
         // By their names.
         let mut broken: BTreeMap<OsString, _> = BTreeMap::new();
         for name in sidecars {
             match sidecar::read(path, &name) {
-                Ok(Some((entry, its_files))) => {
-                    for file in its_files {
+                Ok(Some(mut read)) => {
+                    if let Some(error) = numbers.missing(&read) {
+                        read.entry.error.get_or_insert(error);
+                    }
+                    for file in read.files {
                         files.remove(&file);
                     }
-                    self.add(entry);
+                    self.add(read.entry);
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -149,6 +157,8 @@ impl Listing<'_> {
                 continue;
             }
             let mut entry = head::read(&path.join(path_name), &name);
+            // What it follows may be in another folder, as it is not finished.
+            entry.part = name.number;
             if name.content == Content::Rtp {
                 let rtcp = path.join(of_content(Content::Rtcp));
                 entry.size += fs::symlink_metadata(rtcp).map_or(0, |metadata| metadata.len());
@@ -172,6 +182,42 @@ impl Listing<'_> {
             self.entries.push(entry);
         }
     }
+}
+
+/// The numbers that the files of long recordings have, by what else is in their names.
+struct Numbers(BTreeMap<Vec<u8>, BTreeSet<u32>>);
+
+impl Numbers {
+    fn of(files: &BTreeSet<OsString>) -> Self {
+        let mut numbers: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for file in files {
+            if let Some((key, number)) = numbered(file) {
+                numbers.entry(key).or_default().insert(number);
+            }
+        }
+        Self(numbers)
+    }
+
+    /// What is not there beside the files of a sidecar.
+    fn missing(&self, read: &sidecar::Read) -> Option<String> {
+        let (key, number) = numbered(read.files.first()?)?;
+        // Without one, somebody's tag looks like a number.
+        read.entry.part?;
+        let has = |number| self.0.get(&key).is_some_and(|numbers| numbers.contains(&number));
+        let is_first = number == 1 || read.has_moved_in;
+        if !is_first && !has(number - 1) {
+            return Some(format!("part {} of the recording is missing", number - 1));
+        }
+        let text = "of the recording is missing, unless it is still being written elsewhere";
+        (read.goes_on_here && !has(number + 1)).then(|| format!("part {} {text}", number + 1))
+    }
+}
+
+fn numbered(file: &OsStr) -> Option<(Vec<u8>, u32)> {
+    let name = FileName::parse(file.as_bytes())?;
+    let number = name.number?;
+    let name = FileName { stem: without_recovered(name.stem), number: None, ..name.plain() };
+    Some((name.to_bytes(), number))
 }
 
 /// What a folder holds.

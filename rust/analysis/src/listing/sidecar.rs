@@ -15,9 +15,20 @@ use serde_json::Value;
 
 use super::{Entry, State};
 
+/// What a sidecar tells.
+pub(super) struct Read {
+    pub(super) entry: Entry,
+    /// The names of its files.
+    pub(super) files: Vec<OsString>,
+    /// The file before is in another folder.
+    pub(super) has_moved_in: bool,
+    /// The file after is in this folder.
+    pub(super) goes_on_here: bool,
+}
+
 /// Reads the sidecar `name`: the recording, and the names of its files. `None` if it is some other JSON; an error in
 /// words if it cannot be understood.
-pub(super) fn read(folder: &Path, name: &OsStr) -> Result<Option<(Entry, Vec<OsString>)>, String> {
+pub(super) fn read(folder: &Path, name: &OsStr) -> Result<Option<Read>, String> {
     let text = fs::read(folder.join(name)).map_err(|error| error.to_string())?;
     let value: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     if value.get("version").is_none() || value.get("files").is_none() {
@@ -26,7 +37,9 @@ pub(super) fn read(folder: &Path, name: &OsStr) -> Result<Option<(Entry, Vec<OsS
     let sidecar = Sidecar::deserialize(value).map_err(|error| error.to_string())?;
     let files: Option<Vec<_>> = sidecar.files.iter().map(File::name).collect();
     let files = files.ok_or("it names a file in a way that is not understood")?;
-    Ok(Some((sidecar.entry(folder, name, &files), files)))
+    let has_moved_in = sidecar.moved_from.is_some();
+    let goes_on_here = sidecar.next.is_some() && sidecar.moved_to.is_none();
+    Ok(Some(Read { entry: sidecar.entry(folder, name, &files), files, has_moved_in, goes_on_here }))
 }
 
 /// The fields that matter here.
@@ -47,6 +60,10 @@ struct Sidecar {
     legs: Option<Legs>,
     ended: Ended,
     recovered: Option<Recovered>,
+    part: Option<u32>,
+    next: Option<String>,
+    moved_from: Option<String>,
+    moved_to: Option<String>,
 }
 
 impl Sidecar {
@@ -75,6 +92,7 @@ impl Sidecar {
             missing: Some(self.dropped.saturating_add(self.unsaved)),
             size,
             ended: Some(self.ended.reason),
+            part: self.part,
             error,
         }
     }

@@ -73,6 +73,7 @@ fn sidecars_tell_it_all() {
             missing: Some(9),
             size: 50,
             ended: Some("deleted".into()),
+            part: None,
             error: None,
         }
     );
@@ -148,6 +149,38 @@ fn names_tell_the_call_where_nothing_else_does() {
         entries.iter().map(|entry| (entry.call_id.as_deref(), entry.from_tag.as_deref())).collect();
     assert_eq!(ids, [(Some("a/b=c"), Some("f%")), (None, None)]);
     assert!(entries.iter().all(|entry| entry.state == State::Finished), "{entries:?}");
+}
+
+#[test]
+fn a_part_of_a_long_recording_that_is_missing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, name, next) in [(1, "x", ""), (2, "x.recovered", ""), (4, "x", "x.005.pcapng"), (7, "x", "")]
+    {
+        let file = format!("{name}.{number:03}.pcapng");
+        fs::write(folder.path().join(&file), [0; 50]).unwrap();
+        let next = if next.is_empty() { "null".to_owned() } else { format!("\"{next}\"") };
+        let more = format!(r#"{{"part": {number}, "next": {next}, "#);
+        let text = sidecar(&file, 50, number).replacen('{', &more, 1);
+        fs::write(folder.path().join(format!("{name}.{number:03}.json")), text).unwrap();
+    }
+    fs::write(folder.path().join("x.008.pcapng.part"), pcapng(9)).unwrap();
+    // Somebody calls himself so.
+    fs::write(folder.path().join("y=t.002.pcapng"), [0; 50]).unwrap();
+    fs::write(folder.path().join("y=t.002.json"), sidecar("y=t.002.pcapng", 50, 10)).unwrap();
+    let entries = all(&folder);
+    let errors: Vec<_> = entries.iter().map(|entry| (entry.part, entry.error.as_deref())).collect();
+    let missing = |number: u32| format!("part {number} of the recording is missing");
+    let (third, sixth) = (missing(3), missing(6));
+    let expected = [
+        (Some(1), None),
+        (Some(2), None),
+        (Some(4), Some(&*third)),
+        (Some(7), Some(&*sixth)),
+        (Some(8), None),
+        (None, None),
+    ];
+    assert_eq!(errors, expected);
+    assert!(entries[..4].iter().all(|entry| entry.state == State::Finished));
 }
 
 #[test]

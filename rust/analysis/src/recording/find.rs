@@ -1,6 +1,6 @@
 //! Finding the files of recordings by their names (docs/recording.md).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use rtpproxy_core::file_name::{Content, FileName, PART};
 use rtpproxy_core::recording::Leg;
 
+use super::chain::Chain;
+use crate::verify::files_of_sidecar;
+
 /// The files of one recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recording {
@@ -16,6 +19,8 @@ pub struct Recording {
     pub stem: PathBuf,
     /// The files; at most one of each leg, or one for all.
     pub(super) files: Vec<Piece>,
+    /// What is missing of a long recording, in words.
+    pub(super) missing: Vec<String>,
 }
 
 impl Recording {
@@ -31,13 +36,15 @@ pub(super) struct Piece {
     pub(super) path: PathBuf,
     /// Whose packets it holds, if the name tells.
     pub(super) leg: Option<Leg>,
+    /// Which part of a long recording it is.
+    pub(super) number: Option<u32>,
 }
 
 /// The recordings that `paths` name, sorted by name: files, folders with all that is below them, or what
 /// the two files of an ad-hoc recording have in common. Symbolic links to folders are followed only if they are named.
 ///
-/// A file that is named is taken for a recording whatever its name is; in a folder only names that
-/// recordings have count, also with `.part` behind. Files with RTCP alone have no audio and are left out of folders.
+/// A file that is named is taken for a recording whatever its name is, a sidecar for what it names, and a file of a long
+/// recording for all of it; in a folder only names that recordings have count, also with `.part` behind. Files with RTCP alone have no audio and are left out of folders.
 ///
 /// # Errors
 ///
@@ -47,13 +54,14 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Recording>, FindError> {
     for path in paths {
         let error = |error| FindError { path: path.clone(), error };
         if path.is_dir() {
-            let mut waiting = vec![path.clone()];
+            let (mut waiting, mut files) = (vec![path.clone()], Vec::new());
             while let Some(path) = waiting.pop() {
-                let (folders, files) =
+                let (folders, its_files) =
                     in_folder(&path).map_err(|error| FindError { path: path.clone(), error })?;
                 waiting.extend(folders);
-                files.into_iter().for_each(|file| add(&mut found, file));
+                files.extend(its_files);
             }
+            add_all(&mut found, files);
         } else if let Err(absent) = path.metadata() {
             let stem = path.file_name().unwrap_or_default().as_bytes();
             let pair: Vec<_> = [Leg::Caller, Leg::Callee]
@@ -66,13 +74,19 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Recording>, FindError> {
             }
             pair.into_iter().for_each(|path| add(&mut found, path));
         } else {
-            add(&mut found, path.clone());
+            for path in named(path) {
+                match Chain::of(&path).map_err(error)? {
+                    Some(chain) => add_chain(&mut found, &chain),
+                    None => add(&mut found, path),
+                }
+            }
         }
     }
-    let recordings = found.into_iter().map(|((stem, _), mut files): (_, Vec<Piece>)| {
-        files.sort_by(|a, b| a.path.cmp(&b.path));
+    let recordings = found.into_iter().map(|((stem, _), Group { mut files, mut missing })| {
+        files.sort_by(|a, b| (a.number, &a.path).cmp(&(b.number, &b.path)));
         files.dedup();
-        Recording { stem, files }
+        missing.dedup();
+        Recording { stem, files, missing }
     });
     Ok(recordings.collect())
 }
@@ -86,7 +100,61 @@ pub struct FindError {
 }
 
 /// By the stem and, of files that hold a whole recording, their suffix.
-type Found = BTreeMap<(PathBuf, Vec<u8>), Vec<Piece>>;
+type Found = BTreeMap<(PathBuf, Vec<u8>), Group>;
+
+#[derive(Default)]
+struct Group {
+    files: Vec<Piece>,
+    missing: Vec<String>,
+}
+
+impl Group {
+    /// Whether another file has the place of this one.
+    fn is_taken(&self, new: &Piece) -> bool {
+        let place = |piece: &Piece| (piece.leg, piece.number);
+        self.files.iter().any(|piece| place(piece) == place(new) && piece.path != new.path)
+    }
+}
+
+/// Takes in the files of folders.
+fn add_all(found: &mut Found, files: Vec<PathBuf>) {
+    let chains = Chain::all(files.iter().cloned());
+    let chained: BTreeSet<_> = chains.iter().flat_map(|chain| chain.files.values()).collect();
+    files.iter().filter(|file| !chained.contains(file)).for_each(|file| add(found, file.clone()));
+    chains.iter().for_each(|chain| add_chain(found, chain));
+}
+
+/// Takes in a long recording.
+fn add_chain(found: &mut Found, chain: &Chain) {
+    let Some(first) = chain.files.values().next() else { return };
+    let name = first.file_name().unwrap_or_default().as_bytes();
+    let Some(parsed) = FileName::parse(name) else { return };
+    let pieces: Vec<_> = chain
+        .files
+        .iter()
+        .map(|(&number, path)| Piece { path: path.clone(), leg: parsed.leg, number: Some(number) })
+        .collect();
+    let suffix = FileName { leg: None, number: None, ..parsed.plain() }.suffix();
+    let letter = if parsed.leg.is_some() { "+" } else { "" };
+    let stem = first.with_file_name(OsStr::from_bytes(parsed.stem));
+    let key = |more: &[u8]| (stem.clone(), [letter.as_bytes(), b".NNN", suffix.as_bytes(), more].concat());
+    let group = found.entry(key(b"")).or_default();
+    let is_taken = pieces.iter().any(|piece| group.is_taken(piece));
+    let group = if is_taken { found.entry(key(name)).or_default() } else { group };
+    group.files.extend(pieces);
+    group.missing.extend(chain.missing());
+}
+
+/// The file itself, or those that a sidecar names.
+fn named(path: &Path) -> Vec<PathBuf> {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let is_sidecar = FileName::parse(name).is_some_and(|name| !name.has_packets() && !name.is_part);
+    let files = is_sidecar.then(|| files_of_sidecar(path)).flatten();
+    files.map_or_else(
+        || vec![path.to_owned()],
+        |files| files.into_iter().filter(|path| is_recording(path)).collect(),
+    )
+}
 
 fn add(found: &mut Found, path: PathBuf) {
     let name = path.file_name().unwrap_or_default().as_bytes();
@@ -99,11 +167,12 @@ fn add(found: &mut Found, path: PathBuf) {
     };
     let key = if leg.is_some() { [b"+", &key[..]].concat() } else { key };
     let stem = path.with_file_name(OsStr::from_bytes(stem));
-    let pieces = found.entry((stem.clone(), key.clone())).or_default();
-    let is_taken = pieces.iter().any(|piece| piece.leg == leg && piece.path != path);
+    let piece = Piece { path: path.clone(), leg, number: None };
+    let group = found.entry((stem.clone(), key.clone())).or_default();
     // What a crash has left, beside a later recording of the same name.
-    let pieces = if is_taken { found.entry((stem, [&key, name].concat())).or_default() } else { pieces };
-    pieces.push(Piece { path: path.clone(), leg });
+    let is_taken = group.is_taken(&piece);
+    let group = if is_taken { found.entry((stem, [&key, name].concat())).or_default() } else { group };
+    group.files.push(piece);
 }
 
 /// The folders in a folder, and the recordings.
@@ -191,6 +260,24 @@ mod tests {
             found.iter().map(|found| found.stem.strip_prefix(folder.path()).unwrap()).collect();
         assert_eq!(stems, ["2026/03/01/a", "2026/03/01/b", "2026/03/02/a", "2026/03/02/b"].map(Path::new));
         assert!(found.iter().all(|found| found.files.len() == 1));
+    }
+
+    #[test]
+    fn any_file_of_a_long_recording_leads_to_all_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        touch(folder.path(), &["x.001.o.rtp", "x.002.o.rtp", "x.004.o.rtp", "x.001.a.rtp", "x.001.o.rtcp"]);
+        let json =
+            r#"{"version": 1, "part": 2, "files": [{"name": "x.002.o.rtp"}, {"name": "x.002.o.rtcp"}]}"#;
+        std::fs::write(folder.path().join("x.002.o.json"), json).unwrap();
+        for name in ["x.004.o.rtp", "x.002.o.json"] {
+            let found = find(&[folder.path().join(name)]).unwrap();
+            let expected = vec!["x.001.o.rtp".to_owned(), "x.002.o.rtp".into(), "x.004.o.rtp".into()];
+            assert_eq!(names(&found), [("x".to_owned(), expected)]);
+            assert_eq!(found[0].missing, ["part 3 of the recording is missing"]);
+        }
+        let found = find(&[folder.path().to_owned()]).unwrap();
+        let expected = ["x.001.a.rtp", "x.001.o.rtp", "x.002.o.rtp", "x.004.o.rtp"].map(str::to_owned);
+        assert_eq!(names(&found), [("x".to_owned(), expected.to_vec())]);
     }
 
     #[test]

@@ -55,6 +55,9 @@ impl Recording {
     /// When a file cannot be read at all.
     pub fn load(&self, crypto: &[Option<Crypto>; 2]) -> Result<Loaded, RecordingError> {
         let mut loading = Loading::new(crypto);
+        for missing in &self.missing {
+            loading.note(format!("{}: {missing}", self.stem.display()));
+        }
         for piece in &self.files {
             let failed = |error| RecordingError { path: piece.path.clone(), error };
             let capture = Capture::read(&piece.path).map_err(failed)?;
@@ -75,12 +78,14 @@ struct Loading {
     loaded: Loaded,
     decryptors: [Keyring; 2],
     packets: u64,
+    /// Who is who in the files of a long recording so far.
+    roles: Option<Roles>,
 }
 
 impl Loading {
     fn new(crypto: &[Option<Crypto>; 2]) -> Self {
         let decryptors = crypto.clone().map(|crypto| Keyring { crypto, decryptors: HashMap::new() });
-        Self { loaded: Loaded::default(), decryptors, packets: 0 }
+        Self { loaded: Loaded::default(), decryptors, packets: 0, roles: None }
     }
 
     fn is_empty(&self) -> bool {
@@ -95,7 +100,8 @@ impl Loading {
     fn file(&mut self, piece: &Piece, capture: &Capture) -> Result<(), CaptureError> {
         let sidecar = Sidecar::beside(&piece.path);
         let whole = piece.leg.or(sidecar.leg);
-        let mut roles = None;
+        let mut roles = self.roles.take();
+        let mut are_learnt = false;
         let mut packets = capture.packets_by(Headers::Read);
         let outcome = loop {
             let packet = match packets.next() {
@@ -108,9 +114,13 @@ impl Loading {
                 Origin::Synthetic | Origin::Leg(_, Channel::Rtcp) => continue,
                 _ if rtcp::is_rtcp(packet.payload) => continue,
                 Origin::Leg(leg, Channel::Rtp) => Some(leg),
-                Origin::Unnamed => whole
-                    .or_else(|| sidecar.leg_of(packet.source))
-                    .or_else(|| roles.get_or_insert_with(|| Roles::of(capture)).leg(&packet)),
+                Origin::Unnamed => whole.or_else(|| sidecar.leg_of(packet.source)).or_else(|| {
+                    let roles = roles.get_or_insert_default();
+                    if !std::mem::replace(&mut are_learnt, true) {
+                        roles.learn(capture);
+                    }
+                    roles.leg(&packet)
+                }),
             };
             match leg {
                 Some(leg) => self.packet(leg, packet.payload, packet.at),
@@ -121,9 +131,11 @@ impl Loading {
         if packets.skipped() > 0 {
             self.note(format!("{shown}: {} frames are left out: not UDP, or not whole", packets.skipped()));
         }
-        if let Some(roles) = roles {
+        if let Some(roles) = roles.as_ref().filter(|_| are_learnt) {
             self.note(format!("{shown}: {}", roles.note()));
         }
+        // Of others, each file is a recording, or a party.
+        self.roles = roles.filter(|_| piece.number.is_some());
         outcome
     }
 
@@ -182,18 +194,16 @@ struct Roles {
 
 impl Roles {
     /// Looks through a capture, up to its end or to an error.
-    fn of(capture: &Capture) -> Self {
-        let mut roles = Self::default();
+    fn learn(&mut self, capture: &Capture) {
         let packets = capture.packets_by(Headers::Read).map_while(Result::ok);
         for packet in packets.filter(|packet| packet.origin == Origin::Unnamed) {
             let Some(ssrc) = ssrc(packet.payload) else { continue };
-            if !roles.destinations.contains(&packet.destination) && roles.destinations.len() <= MANY {
-                roles.destinations.push(packet.destination);
+            if !self.destinations.contains(&packet.destination) && self.destinations.len() <= MANY {
+                self.destinations.push(packet.destination);
             }
-            let leg = roles.by_destination(packet.destination);
-            roles.by_ssrc.entry(ssrc).or_insert(leg);
+            let leg = self.by_destination(packet.destination);
+            self.by_ssrc.entry(ssrc).or_insert(leg);
         }
-        roles
     }
 
     /// Whose packet it is; none if it is no RTP.

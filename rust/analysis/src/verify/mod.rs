@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use self::inspect::{Damage, Inspection, expected_format};
+pub(crate) use self::survey::files_of_sidecar;
 pub use self::survey::{Sidecar, SurveyError, Unit, is_being_written, sidecar_of, survey, without_part};
 
 /// What is to be said of a recording.
@@ -63,7 +64,7 @@ impl fmt::Display for Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// A file that the sidecar names is not there.
+    /// A file that a sidecar names is not there, or a part of a long recording.
     Missing,
     /// Nothing says what should be in the files.
     NoSidecar,
@@ -114,6 +115,10 @@ pub fn verify(unit: &Unit, needs_sidecar: bool, progress: &dyn Fn(u64)) -> Resul
     if let Sidecar::Read(_, json) = &unit.sidecar {
         check.sidecar(json);
     }
+    if let Some(text) = &unit.missing {
+        check.problem(Kind::Missing, None, text.as_str());
+    }
+    check.notes.extend(unit.follows.clone());
     Ok(Verdict {
         recording: unit.path().display().to_string(),
         is_whole: check.problems.is_empty(),

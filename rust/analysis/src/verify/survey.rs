@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use rtpproxy_core::file_name::FileName;
 use serde_json::Value;
 
+use crate::recording::chain::Chain;
+
 /// A recording as it lies on the disk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unit {
@@ -17,6 +19,10 @@ pub struct Unit {
     pub files: Vec<PathBuf>,
     /// Its sidecar.
     pub sidecar: Sidecar,
+    /// Of a long recording, what is missing before it, in words.
+    pub missing: Option<String>,
+    /// What should be after it.
+    pub follows: Option<String>,
 }
 
 /// What there is to read beside a recording.
@@ -41,7 +47,8 @@ impl Unit {
     }
 }
 
-/// The recordings that `paths` name: files, sidecars, or folders with all that is below them.
+/// The recordings that `paths` name: files, sidecars, or folders with all that is below them. A file of a long recording
+/// stands for all of it, and each of its files is one here.
 ///
 /// # Errors
 ///
@@ -98,18 +105,34 @@ impl Found {
         }
         if path.extension() == Some(OsStr::new("json")) {
             self.sidecar(path);
+            for file in files_of_sidecar(path).into_iter().flatten() {
+                self.chain(&file)?;
+            }
             return Ok(());
         }
+        self.chain(path)?;
+        self.file(path);
+        Ok(())
+    }
+
+    /// Takes in the other files of a long recording.
+    fn chain(&mut self, path: &Path) -> io::Result<()> {
+        for path in Chain::of(path)?.into_iter().flat_map(|chain| chain.files.into_values()) {
+            self.file(&path);
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path) {
         let beside = sidecar_of(path);
         if beside.exists() {
             let unit = read_sidecar(&beside);
             if unit.as_ref().is_some_and(|unit| unit.files.iter().any(|file| file == path)) {
                 self.sidecars.extend(unit.map(|unit| (beside, unit)));
-                return Ok(());
+                return;
             }
         }
         self.files.insert(path.to_owned());
-        Ok(())
     }
 
     fn folder(&mut self, folder: &Path) -> io::Result<()> {
@@ -138,17 +161,41 @@ impl Found {
                 self.files.remove(file);
             }
         }
-        let alone = self.files.into_iter().map(|file| Unit { files: vec![file], sidecar: Sidecar::Missing });
+        let alone = self.files.into_iter().map(|file| Unit {
+            files: vec![file],
+            sidecar: Sidecar::Missing,
+            missing: None,
+            follows: None,
+        });
         let mut units: Vec<_> = self.sidecars.into_values().chain(alone).collect();
         units.sort_by(|a, b| a.path().cmp(b.path()));
+        let chains = Chain::all(units.iter().flat_map(|unit| &unit.files).cloned());
+        let numbered = chains.iter().flat_map(|chain| chain.files.iter().map(move |file| (chain, file)));
+        let mut missing: BTreeMap<PathBuf, _> = numbered
+            .map(|(chain, (&number, path))| {
+                (path.clone(), (chain.missing_before(number), chain.missing_after(number)))
+            })
+            .collect();
+        for unit in &mut units {
+            (unit.missing, unit.follows) = missing.remove(unit.path()).unwrap_or_default();
+        }
         units
     }
 }
 
+/// The files that a sidecar names; none if it cannot be read.
+pub(crate) fn files_of_sidecar(path: &Path) -> Option<Vec<PathBuf>> {
+    read_sidecar(path).filter(|unit| matches!(unit.sidecar, Sidecar::Read(..))).map(|unit| unit.files)
+}
+
 /// A sidecar with the files it names; none if it is some other JSON.
 fn read_sidecar(path: &Path) -> Option<Unit> {
-    let broken =
-        |reason: String| Unit { files: Vec::new(), sidecar: Sidecar::Broken(path.to_owned(), reason) };
+    let broken = |reason: String| Unit {
+        files: Vec::new(),
+        sidecar: Sidecar::Broken(path.to_owned(), reason),
+        missing: None,
+        follows: None,
+    };
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) => return Some(broken(error.to_string())),
@@ -163,7 +210,7 @@ fn read_sidecar(path: &Path) -> Option<Unit> {
     else {
         return Some(broken("it names a file in a way that is not understood".to_owned()));
     };
-    Some(Unit { files, sidecar: Sidecar::Read(path.to_owned(), value) })
+    Some(Unit { files, sidecar: Sidecar::Read(path.to_owned(), value), missing: None, follows: None })
 }
 
 /// The name of a file in a sidecar, which must not lead to another folder.
