@@ -14,13 +14,14 @@
 //! How a recording looks as bytes is in [`pcapng`], [`pcap`] and [`adhoc`], its frames in [`frame`], and
 //! the signalling that is made up for them in [`sip_head`]. [`salvage`] reads them back, damaged ones too.
 //! [`sealed`] is how they look encrypted while they are written.
-//! [`file_name`] knows how they are called.
+//! [`file_name`] knows how they are called, [`compression`] makes them small.
 
 pub mod accounting;
 pub mod addr;
 pub mod adhoc;
 pub mod analyzer;
 pub mod command;
+pub mod compression;
 pub mod config;
 pub mod dtmf;
 pub mod effects;
