@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rtpproxy_core::addr::Family;
 use rtpproxy_core::config::{EngineConfig, FrontConfig, ModuleKind};
+use rtpproxy_core::file_name::Compression;
 
 use crate::record_name::RecordName;
 use crate::{hostport, socket_file};
@@ -97,6 +98,8 @@ pub struct RecordConfig {
     pub name: Option<RecordName>,
     /// The format.
     pub format: RecordFormat,
+    /// How files are compressed when they are complete (`--record-compress`).
+    pub compress: Option<Compression>,
     /// Nanosecond time stamps in classic pcap (`--record-ns`); pcapng always has them.
     pub nanoseconds: bool,
     /// Names, modes and visibility of the C program: no `.part`, mode by umask, `%` as it is, no sidecar.
@@ -134,6 +137,7 @@ impl Default for RecordConfig {
             min_free: None,
             name: None,
             format: RecordFormat::Pcapng,
+            compress: None,
             nanoseconds: false,
             compat: false,
             buffer_bytes: 64 << 20,

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rtpproxy_core::command::{CallId, Tag};
+use rtpproxy_core::compression;
+use rtpproxy_core::file_name::Compression;
 use rtpproxy_core::pcap::{self, Resolution};
 use rtpproxy_core::pcapng;
 use rtpproxy_core::recording::{Channel, Leg, LegFacts, RecordingId};
@@ -26,6 +28,19 @@ pub(super) struct Hints {
     pub(super) leg: Option<Leg>,
     /// It holds RTCP alone.
     pub(super) is_rtcp: bool,
+    /// It was converted, so it is complete.
+    pub(super) compression: Option<Compression>,
+}
+
+/// A file that was put right.
+#[derive(Clone, Debug)]
+pub(super) struct Mended {
+    /// In bytes.
+    pub(super) len: u64,
+    /// In hexadecimal.
+    pub(super) sha256: String,
+    /// The length of its content, if it is compressed.
+    pub(super) content_len: Option<u64>,
 }
 
 /// What the files of a recording tell of it, one after the other.
@@ -70,25 +85,33 @@ struct End {
 
 impl Findings {
     /// Takes in what `file` holds, cuts off what is not whole at its end, and closes it as its format asks for.
-    /// Gives back its length and its SHA-256.
+    /// One that was compressed stays as it is.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or written, or if `is_stopped`.
+    /// When the file cannot be read or written, is compressed and damaged, or if `is_stopped`.
     pub(super) fn mend(
         &mut self,
         file: &File,
         hints: Hints,
         is_stopped: &dyn Fn() -> bool,
-    ) -> io::Result<(u64, String)> {
+    ) -> io::Result<Mended> {
         let source = Stoppable { file, is_stopped };
-        let end = self.scan(source, hints)?;
-        let (mut file, before) = (file, file.metadata()?.len());
-        if end.len < before {
-            file.set_len(end.len)?;
-            self.cut_bytes += before - end.len;
-        }
-        file.write_all(&self.missing_end(&end))?;
+        let content_len = match hints.compression {
+            None => {
+                let end = self.scan(source, hints)?;
+                self.close(file, &end)?;
+                None
+            }
+            Some(compression) => {
+                let content = compression::Content::new(source)?;
+                if content.compression() != Some(compression) {
+                    return Err(io::Error::other(format!("it is not {} data", compression.name())));
+                }
+                Some(self.scan(content, hints)?.len)
+            }
+        };
+        let mut file = file;
         file.rewind()?;
         let mut digest = Sha256::new();
         let mut buffer = vec![0; BUFFER_LEN];
@@ -97,14 +120,24 @@ impl Findings {
             let read = Stoppable { file, is_stopped }.read(&mut buffer)?;
             if read == 0 {
                 self.files += 1;
-                return Ok((len, hex(&digest.finalize())));
+                return Ok(Mended { len, sha256: hex(&digest.finalize()), content_len });
             }
             digest.update(&buffer[..read]);
             len += read as u64;
         }
     }
 
-    fn scan(&mut self, source: Stoppable<'_>, hints: Hints) -> io::Result<End> {
+    /// Cuts a file back to where it makes sense, and writes what it lacks there.
+    fn close(&mut self, mut file: &File, end: &End) -> io::Result<()> {
+        let before = file.metadata()?.len();
+        if end.len < before {
+            file.set_len(end.len)?;
+            self.cut_bytes += before - end.len;
+        }
+        file.write_all(&self.missing_end(end))
+    }
+
+    fn scan(&mut self, source: impl Read, hints: Hints) -> io::Result<End> {
         let mut salvage = Salvage::new(source, Some(hints.format))?;
         let format = salvage.format();
         self.format = Some(format);

@@ -20,7 +20,7 @@
 //! | `writer`, `files`, `names` | one file; the folders; safe names |
 //! | `period` | how the time until a packet is in its file is shared out |
 //! | `disk` | a thread to wait for a disk in place of the recorder |
-//! | `finish`, `sidecar` | what happens after the last packet |
+//! | `finish/`, `sidecar` | what happens after the last packet; `convert` compresses |
 //! | `recover`, `leftover` | what an earlier process has left: all recordings, one file |
 //! | `retention` | removes old recordings |
 //! | `ledger`, `events` | what others see of recordings, and are told |
@@ -64,6 +64,7 @@ use tracing::{error, info};
 use self::drain::Drain;
 use self::events::EventQueue;
 use self::files::{Folders, Site};
+use self::finish::{Conversions, Converter};
 use self::ledger::Ledger;
 pub use self::ledger::{RecordingState, RecordingStatus};
 use self::queue::Budget;
@@ -112,12 +113,22 @@ impl Recorder {
         let (taps, outlets) = (0..workers).map(|_| queue::way(&budget)).unzip();
         let mut finished = Vec::new();
         let mut finishers = Vec::new();
+        let conversions = Arc::<Conversions>::default();
         // A disk that does not answer must not keep the other one waiting.
         for _ in 0..if config.fallback.is_some() { 2 } else { 1 } {
             let (jobs_in, jobs) = unbounded();
             finished.push(jobs_in);
-            finishers.push(spawn("recorder-finish", move || finish::run(&jobs))?);
+            let converter = match config.compress {
+                None => None,
+                Some(compression) => {
+                    let (converter, thread) = Converter::start(compression, &conversions)?;
+                    finishers.push(thread);
+                    Some(converter)
+                }
+            };
+            finishers.push(spawn("recorder-finish", move || finish::run(&jobs, converter))?);
         }
+        let is_converting = config.compress.is_some();
         let (stop, stopped) = bounded(1);
         let recovery = finished
             .iter()
@@ -143,7 +154,8 @@ impl Recorder {
         let overseer = spawn("recorder-watch", move || overseer.run(&ended))?;
         let drain = spawn("recorder", move || drain.run(&stopped))?;
         let threads = Threads { stop, probe, retention, drain, recovery, overseer, finishers, listeners };
-        let view = RecorderView(Some(Viewed { ledger, watch: Arc::clone(&watch), budget }));
+        let conversions = is_converting.then_some(conversions);
+        let view = RecorderView(Some(Viewed { ledger, watch: Arc::clone(&watch), budget, conversions }));
         Ok((Self { watch, view, threads: Some(threads) }, taps))
     }
 
@@ -205,6 +217,8 @@ struct Viewed {
     ledger: Arc<Ledger>,
     watch: Arc<FolderWatch>,
     budget: Arc<Budget>,
+    /// If files are converted.
+    conversions: Option<Arc<Conversions>>,
 }
 
 impl RecorderView {
@@ -215,7 +229,7 @@ impl RecorderView {
 
     /// The figures of the recorder; `None` without a recording folder.
     pub(crate) fn figures(&self) -> Option<RecorderFigures> {
-        let Viewed { ledger, watch, budget } = self.0.as_ref()?;
+        let Viewed { ledger, watch, budget, conversions } = self.0.as_ref()?;
         let totals = ledger.totals();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let events = Outcome::sum(ledger.queues().iter().map(EventQueue::outcome)).unwrap_or_default();
@@ -236,6 +250,11 @@ impl RecorderView {
             folder: watch.state(),
             events_delivered: events.done,
             events_lost: events.lost,
+            conversions: conversions.as_ref().map(|conversions| ConversionFigures {
+                waiting: get(&conversions.waiting),
+                done: get(&conversions.done),
+                failed: get(&conversions.failed),
+            }),
         })
     }
 }
@@ -275,6 +294,19 @@ pub(crate) struct RecorderFigures {
     pub(crate) events_delivered: u64,
     /// Events lost.
     pub(crate) events_lost: u64,
+    /// Of conversions, if there are any.
+    pub(crate) conversions: Option<ConversionFigures>,
+}
+
+/// The figures of conversions: recordings that are compressed when they have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConversionFigures {
+    /// Those that wait for it now.
+    pub(crate) waiting: u64,
+    /// Those that were converted.
+    pub(crate) done: u64,
+    /// Those that are kept as they were written.
+    pub(crate) failed: u64,
 }
 
 /// Notices a disk that does not answer, which the threads that wait for it cannot.

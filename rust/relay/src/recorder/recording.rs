@@ -299,7 +299,7 @@ impl Recording {
                 continue;
             };
             let sha256 = sha256.map(|digest| hex(&digest));
-            files.push(Closed { file: Some(storage.file), part, len, is_torn, sha256 });
+            files.push(Closed::new((storage.file, part), len, is_torn, sha256));
         }
         Job {
             files,
@@ -315,6 +315,7 @@ impl Recording {
             entry,
             packets: self.tally.sum(|stream| stream.packets) - self.tally.unsaved,
             missing: self.tally.sum(|stream| stream.dropped) + self.tally.unsaved,
+            is_settled: false,
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use rtpproxy_core::command::{CallId, Tag};
-use rtpproxy_core::file_name::{Content, FileName, PART};
+use rtpproxy_core::file_name::{Compression, Content, FileName, PART};
 use rtpproxy_core::salvage::Format;
 use tracing::{debug, error, info, warn};
 
 use super::files::{Contents, Folder, Site, is_taken, part_name};
-use super::finish::{Closed, Job};
-use super::leftover::{Findings, Hints, Stopped, now_text};
+use super::finish::{self, Closed, Job};
+use super::leftover::{Findings, Hints, Mended, Stopped, now_text};
 use super::names::Names;
 use super::sidecar::{HoleFacts, Ids, Recovered, Sidecar};
 use crate::config::RecordConfig;
@@ -174,17 +174,21 @@ impl Recovery {
                 }
             }
         }
+        let target = place.target_of(folder)?;
+        for part in parts.iter().filter(|part| part.hints.compression.is_none()) {
+            remove_unfinished_conversions(&part.part, &target)?;
+        }
         let mut findings = Findings::default();
         let is_stopped = || self.stop.try_recv() == Err(TryRecvError::Disconnected);
         let mut closed = Vec::with_capacity(parts.len());
         for (part, file) in parts.iter().zip(files) {
-            let (len, sha256) = findings.mend(&file, part.hints, &is_stopped)?;
-            let (file, part) = (Some(Arc::new(file)), part.part.clone());
-            closed.push(Closed { file, part, len, is_torn: false, sha256: Some(sha256) });
+            let Mended { len, sha256, content_len } = findings.mend(&file, part.hints, &is_stopped)?;
+            let new = Closed::new((Arc::new(file), part.part.clone()), len, false, Some(sha256));
+            let content = content_len.map(|len| finish::Content { compression: part.hints.compression, len });
+            closed.push(Closed { content, ..new });
         }
         let suffixes = parts.iter().map(|part| part.suffix.clone()).collect();
         let names = Names::recovered(&recording.stem, suffixes, recording.sidecar_suffix.clone());
-        let target = place.target_of(folder)?;
         let attempt = first_free(&names, &target)?;
         let mut job = job(findings, closed, names, attempt, [Arc::clone(folder), target]);
         job.site = self.site;
@@ -264,17 +268,37 @@ fn sorted(names: Vec<OsString>) -> (BTreeMap<Recording, Vec<Part>>, Vec<OsString
             sidecars.push(part);
             continue;
         };
-        let hints = Hints { format, leg: name.leg, is_rtcp: name.content == Content::Rtcp };
+        let is_rtcp = name.content == Content::Rtcp;
+        let hints = Hints { format, leg: name.leg, is_rtcp, compression: name.compression };
         let (stem, sidecar_suffix) = (name.stem.to_vec(), name.sidecar().suffix());
         let recording = Recording { stem, number: name.number, sidecar_suffix, format: format.name() };
         let suffix = FileName { is_part: false, ..name }.suffix();
         recordings.entry(recording).or_default().push(Part { part, suffix, hints });
     }
     for parts in recordings.values_mut() {
+        let plain: Vec<_> = parts.iter().filter(|part| part.hints.compression.is_none()).cloned().collect();
+        // Beside the file that it is made of, a new one is not complete.
+        parts.retain(|part| {
+            part.hints.compression.is_none()
+                || plain.iter().all(|other| other.hints.is_rtcp != part.hints.is_rtcp)
+        });
         // RTP comes before RTCP, as in the names of a recording that ends.
         parts.sort_by_key(|part| part.hints.is_rtcp);
     }
     (recordings, sidecars)
+}
+
+/// Removes what was being made of a file when its process ended.
+fn remove_unfinished_conversions(part: &OsStr, target: &Folder) -> io::Result<()> {
+    let Some(name) = FileName::parse(part.as_bytes()) else { return Ok(()) };
+    for compression in [Compression::Zstd, Compression::Gzip] {
+        let name = FileName { compression: Some(compression), ..name }.to_bytes();
+        let name = OsString::from_vec(name);
+        if target.has(&name)? && target.take_over(&name)?.is_some() {
+            target.remove(&name)?;
+        }
+    }
+    Ok(())
 }
 
 fn first_free(names: &Names, target: &Folder) -> io::Result<u32> {
@@ -335,6 +359,7 @@ fn job(
         call_id,
         is_recovered: true,
         entry: None,
+        is_settled: false,
     }
 }
 

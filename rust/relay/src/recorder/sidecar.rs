@@ -68,6 +68,9 @@ pub(super) struct Sidecar {
     /// The name of the file after this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,
+    /// Why the files are as they were written, if they were to be converted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) not_converted: Option<String>,
     /// The file before this one, in the other folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) moved_from: Option<String>,
@@ -153,6 +156,7 @@ impl Sidecar {
             part: None,
             previous: None,
             next: None,
+            not_converted: None,
             moved_from: None,
             moved_to: None,
         }
@@ -201,6 +205,12 @@ pub(super) struct FileFacts {
     pub(super) size: u64,
     /// Of the whole file, in hexadecimal.
     pub(super) sha256: String,
+    /// How it is compressed, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) compression: Option<&'static str>,
+    /// How long its content is, in bytes, if it is not as it was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content_size: Option<u64>,
 }
 
 fn format_of(format: RecordFormat) -> Format {

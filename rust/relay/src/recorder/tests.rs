@@ -3,6 +3,7 @@
 mod below;
 mod bench;
 mod call;
+mod compress;
 mod faults;
 mod folder;
 mod gather;

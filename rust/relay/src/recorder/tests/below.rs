@@ -254,6 +254,6 @@ fn search(config: &RecordConfig) {
     let recovery = Recovery::new(config, Site::Main, finished, stopped).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| recovery.run());
-        scope.spawn(|| finish::run(&jobs));
+        scope.spawn(|| finish::run(&jobs, None));
     });
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use rtpproxy_core::effects::{Payload, RecordPacket};
+use rtpproxy_core::file_name::Compression;
 use rtpproxy_core::recording::{
     Channel, Coverage, EndReason, Leg, LegFacts, Mark, RecordingEvent, RecordingId, RecordingStart,
 };
@@ -16,7 +18,7 @@ use tempfile::TempDir;
 
 use super::super::drain::Drain;
 use super::super::files::Folders;
-use super::super::finish::{self, Job};
+use super::super::finish::{self, Converter, Job};
 use super::super::queue::{self, Budget, RecorderTap};
 use super::super::recording::Shared;
 use super::super::watch::FolderWatch;
@@ -29,6 +31,7 @@ pub(super) struct Bench {
     pub(super) drain: Drain,
     pub(super) watch: Arc<FolderWatch>,
     jobs: Receiver<Job>,
+    compress: Option<Compression>,
 }
 
 /// What is left when everything is written.
@@ -48,6 +51,7 @@ impl Bench {
         let (finished, jobs) = unbounded();
         let folders = Folders::new(&config).unwrap().unwrap();
         let watch = FolderWatch::unprobed();
+        let compress = config.compress;
         let shared = Shared {
             config,
             folders,
@@ -59,7 +63,7 @@ impl Bench {
             left: Vec::new(),
         };
         let drain = Drain::new(vec![outlet], shared, vec![finished.clone(), finished]);
-        Self { folder, tap, drain, watch, jobs }
+        Self { folder, tap, drain, watch, jobs, compress }
     }
 
     pub(super) fn start(&mut self, id: u64, call_id: &[u8], coverage: Coverage) {
@@ -102,11 +106,11 @@ impl Bench {
     }
 
     pub(super) fn finish(self) -> Recorded {
-        let Self { folder, tap, drain, jobs, .. } = self;
+        let Self { folder, tap, drain, jobs, compress, .. } = self;
         drop(tap);
         let (_, stopped) = bounded(0);
         drain.run(&stopped);
-        finish::run(&jobs);
+        run_finisher(&jobs, compress);
         Recorded { folder }
     }
 }
@@ -130,6 +134,16 @@ impl Recorded {
     pub(super) fn json(&self, name: &str) -> serde_json::Value {
         serde_json::from_slice(&self.bytes(name)).unwrap()
     }
+}
+
+/// Does the jobs of a finisher, and of its converter if there is one.
+pub(super) fn run_finisher(jobs: &Receiver<Job>, compress: Option<Compression>) {
+    let figures = Arc::default();
+    let converter = compress.map(|compression| Converter::start(compression, &figures).unwrap());
+    let (converter, thread) = converter.unzip();
+    finish::run(jobs, converter);
+    thread.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(figures.waiting.load(Ordering::Relaxed), 0);
 }
 
 /// A packet between the usual addresses.
