@@ -601,6 +601,7 @@ SAMPLES: dict[str, Any] = {
     "latch": "strict",
     "record_format": "pcap",
     "record_name": "%{call-id}",
+    "record_compress": "zstd",
     "record_scope": "stream",
     "codec_map": {111: "opus/48000/2"},
     "ports": (40000, 40010),

@@ -32,6 +32,7 @@ class Proxy(ThroughDoor):
     :param spool_dir: The folder for recordings that are not complete yet.
     :param record_name: A template for names, with folders: ``"%Y/%m/%d/%{call-id}=%{from-tag}"``.
     :param record_format: ``"pcapng"`` (the default), ``"pcap"`` or ``"adhoc"``.
+    :param record_compress: Compress recordings when they have ended: ``"zstd"`` or ``"gzip"``.
     :param record_scope: What one :meth:`record` covers: ``"call"`` (both legs, the default) or ``"stream"``.
     :param record_all: Record every session from its start.
     :param record_rtcp: Record RTCP too.
@@ -78,6 +79,7 @@ class Proxy(ThroughDoor):
         spool_dir: _Path | None = None,
         record_name: str | None = None,
         record_format: Literal["pcapng", "pcap", "adhoc"] | None = None,
+        record_compress: Literal["zstd", "gzip"] | None = None,
         record_scope: Literal["call", "stream"] | None = None,
         record_all: bool = False,
         record_rtcp: bool = True,
@@ -109,6 +111,7 @@ class Proxy(ThroughDoor):
         options.path("-S", "spool_dir", spool_dir)
         options.text("--record-name", "record_name", record_name)
         options.text("--record-format", "record_format", record_format)
+        options.text("--record-compress", "record_compress", record_compress)
         options.text("--record-scope", "record_scope", record_scope)
         options.switch("-a", record_all)
         options.switch("-R", not record_rtcp)

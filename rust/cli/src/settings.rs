@@ -138,17 +138,7 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
     if flags.spool_dir.is_some() && flags.record_dir.is_none() {
         return Err("-S switch requires -r switch".into());
     }
-    for (is_given, option) in [
-        (flags.record_fallback.is_some(), "--record-fallback"),
-        (flags.record_min_free.is_some(), "--record-min-free"),
-        (flags.record_name.is_some(), "--record-name"),
-        (flags.record_rotate_size.is_some(), "--record-rotate-size"),
-        (flags.record_rotate_time.is_some(), "--record-rotate-time"),
-    ] {
-        if is_given && flags.record_dir.is_none() {
-            return Err(format!("{option} requires -r switch"));
-        }
-    }
+    check_record_options(flags, compat)?;
     let format = match (flags.record_format, flags.pcap) {
         (Some(RecordFormat::Pcap) | None, true) => RecordFormat::Pcap,
         (Some(_), true) => return Err("-P contradicts --record-format".into()),
@@ -159,41 +149,6 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
     if flags.record_ns && format == RecordFormat::Adhoc {
         return Err("--record-ns is of no use with the adhoc format".into());
     }
-    for (option, is_given) in [
-        ("--record-rotate-size", flags.record_rotate_size.is_some()),
-        ("--record-rotate-time", flags.record_rotate_time.is_some()),
-    ] {
-        if is_given && compat {
-            return Err(format!(
-                "{option} is not possible with --compat: the C program has one file for a recording"
-            ));
-        }
-    }
-    for (option, is_given) in [
-        ("--record-max-age", flags.record_max_age.is_some()),
-        ("--record-quota", flags.record_quota.is_some()),
-    ] {
-        if is_given && compat {
-            return Err(format!(
-                "{option} is not possible with --compat: without sidecars, recordings cannot be told from other \
-                 files"
-            ));
-        }
-        if is_given && flags.record_dir.is_none() {
-            return Err(format!("{option} requires -r switch"));
-        }
-    }
-    if !flags.record_events.is_empty() && flags.record_dir.is_none() {
-        return Err("--record-events requires -r switch".into());
-    }
-    if compat && flags.record_name.is_some() {
-        return Err(
-            "--record-name is not possible with --compat, which has the C program's file names".into()
-        );
-    }
-    if compat && flags.record_events.iter().any(|target| matches!(target, RecordEvents::Exec(_))) {
-        return Err("--record-events exec: needs sidecars, which --compat does not write".into());
-    }
     let defaults = RecordConfig::default();
     Ok(RecordConfig {
         folder: flags.record_dir.clone(),
@@ -202,6 +157,7 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         min_free: flags.record_min_free,
         name: flags.record_name.clone(),
         format,
+        compress: flags.record_compress,
         nanoseconds: flags.record_ns,
         compat,
         buffer_bytes: flags.record_buffer.unwrap_or(defaults.buffer_bytes),
@@ -214,6 +170,37 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         quota_bytes: flags.record_quota,
         events: flags.record_events.clone(),
     })
+}
+
+/// Refuses options of recordings that make no sense without a folder, or with `--compat`.
+fn check_record_options(flags: &Flags, compat: bool) -> Result<(), String> {
+    let one_file = Some(": the C program has one file for a recording");
+    let no_sidecars = Some(": without sidecars, recordings cannot be told from other files");
+    for (option, is_given, not_with_compat) in [
+        ("--record-fallback", flags.record_fallback.is_some(), None),
+        ("--record-min-free", flags.record_min_free.is_some(), None),
+        ("--record-events", !flags.record_events.is_empty(), None),
+        ("--record-name", flags.record_name.is_some(), Some(", which has the C program's file names")),
+        ("--record-compress", flags.record_compress.is_some(), Some(", which has the C program's files")),
+        ("--record-rotate-size", flags.record_rotate_size.is_some(), one_file),
+        ("--record-rotate-time", flags.record_rotate_time.is_some(), one_file),
+        ("--record-max-age", flags.record_max_age.is_some(), no_sidecars),
+        ("--record-quota", flags.record_quota.is_some(), no_sidecars),
+    ] {
+        match not_with_compat {
+            Some(reason) if is_given && compat => {
+                return Err(format!("{option} is not possible with --compat{reason}"));
+            }
+            _ if is_given && flags.record_dir.is_none() => {
+                return Err(format!("{option} requires -r switch"));
+            }
+            _ => {}
+        }
+    }
+    if compat && flags.record_events.iter().any(|target| matches!(target, RecordEvents::Exec(_))) {
+        return Err("--record-events exec: needs sidecars, which --compat does not write".into());
+    }
+    Ok(())
 }
 
 fn engine(flags: &Flags, compat: bool, bridged: bool, format: RecordFormat) -> Result<EngineConfig, String> {
@@ -422,6 +409,11 @@ mod tests {
             ("--compat --record-scope call", "--record-scope call is not possible with the adhoc format"),
             ("--record-format adhoc --record-ns", "--record-ns is of no use with the adhoc format"),
             ("--record-quota 1G", "--record-quota requires -r switch"),
+            ("--record-compress zstd", "--record-compress requires -r switch"),
+            (
+                "-r /tmp --compat --record-compress gzip",
+                "--record-compress is not possible with --compat, which has the C program's files",
+            ),
             ("--record-rotate-time 1h", "--record-rotate-time requires -r switch"),
             (
                 "-r /tmp --compat --record-rotate-size 1G",

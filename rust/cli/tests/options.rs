@@ -34,6 +34,7 @@ fn a_bad_value_ends_with_its_message() {
             "record name %Y/../%{call-id} is invalid at character 4: a name cannot begin with a dot",
         ),
         (&["--record-min-free", "100%"], "100%: not a number of bytes, nor a percentage from 1% to 99%"),
+        (&["--record-compress", "xz"], "xz: unknown compression, choose zstd or gzip"),
         (&["--record-buffer", "lots"], "lots: record buffer size is invalid"),
         (&["--record-max-age", "30"], "30: record age is invalid, write 30d, 12h, 90m or 30s"),
         (&["--record-quota", "1K"], "1K: record quota is smaller than 1M"),

@@ -351,6 +351,12 @@ const RECORDING: &[Opt] = &[
         "Recordings go on in the next file after so long: 30s, 15m, 1h",
     )
     .long("record-rotate-time"),
+    Opt::new(
+        "record_compress",
+        Form::Word("METHOD", &["zstd", "gzip"]),
+        "Compress recordings when they have ended: zstd or gzip",
+    )
+    .long("record-compress"),
     Opt::new("record_max_age", Form::Text("AGE"), "Remove recordings that ended so long ago: 30d, 12h, 90m")
         .long("record-max-age"),
     Opt::new(

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rtpproxy_core::config::{LatchMode, RecordScope};
+use rtpproxy_core::file_name::Compression;
 use rtpproxy_relay::config::{MinFree, Module, RecordConfig, RecordEvents, RecordFormat, Scheduling};
 use rtpproxy_relay::record_name::RecordName;
 
@@ -89,6 +90,7 @@ pub(crate) struct Flags {
     pub(crate) record_ns: bool,
     pub(crate) record_buffer: Option<usize>,
     pub(crate) record_flush: Option<Duration>,
+    pub(crate) record_compress: Option<Compression>,
     pub(crate) record_rotate_size: Option<u64>,
     pub(crate) record_rotate_time: Option<Duration>,
     pub(crate) record_max_age: Option<Duration>,
@@ -298,6 +300,7 @@ impl Flags {
             }
             "record_min_free" => self.record_min_free = Some(min_free(&text)?),
             "record_buffer" => self.record_buffer = Some(record_buffer(&text)?),
+            "record_compress" => self.record_compress = Some(record_compress(&text)?),
             "record_flush" => self.record_flush = Some(record_flush(&text)?),
             "record_rotate_size" => self.record_rotate_size = Some(record_rotate_size(&text)?),
             "record_rotate_time" => self.record_rotate_time = Some(record_rotate_time(&text)?),
@@ -438,6 +441,13 @@ fn record_buffer(text: &str) -> Result<usize, String> {
         return Err(format!("{text}: record buffer is smaller than 1M"));
     }
     Ok(size)
+}
+
+fn record_compress(text: &str) -> Result<Compression, String> {
+    [Compression::Zstd, Compression::Gzip]
+        .into_iter()
+        .find(|compression| compression.name() == text)
+        .ok_or_else(|| format!("{text}: unknown compression, choose zstd or gzip"))
 }
 
 fn record_flush(text: &str) -> Result<Duration, String> {

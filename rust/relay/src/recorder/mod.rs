@@ -128,7 +128,6 @@ impl Recorder {
             };
             finishers.push(spawn("recorder-finish", move || finish::run(&jobs, converter))?);
         }
-        let is_converting = config.compress.is_some();
         let (stop, stopped) = bounded(1);
         let recovery = finished
             .iter()
@@ -154,7 +153,6 @@ impl Recorder {
         let overseer = spawn("recorder-watch", move || overseer.run(&ended))?;
         let drain = spawn("recorder", move || drain.run(&stopped))?;
         let threads = Threads { stop, probe, retention, drain, recovery, overseer, finishers, listeners };
-        let conversions = is_converting.then_some(conversions);
         let view = RecorderView(Some(Viewed { ledger, watch: Arc::clone(&watch), budget, conversions }));
         Ok((Self { watch, view, threads: Some(threads) }, taps))
     }
@@ -217,8 +215,7 @@ struct Viewed {
     ledger: Arc<Ledger>,
     watch: Arc<FolderWatch>,
     budget: Arc<Budget>,
-    /// If files are converted.
-    conversions: Option<Arc<Conversions>>,
+    conversions: Arc<Conversions>,
 }
 
 impl RecorderView {
@@ -250,11 +247,9 @@ impl RecorderView {
             folder: watch.state(),
             events_delivered: events.done,
             events_lost: events.lost,
-            conversions: conversions.as_ref().map(|conversions| ConversionFigures {
-                waiting: get(&conversions.waiting),
-                done: get(&conversions.done),
-                failed: get(&conversions.failed),
-            }),
+            conversions_waiting: get(&conversions.waiting),
+            converted: get(&conversions.done),
+            not_converted: get(&conversions.failed),
         })
     }
 }
@@ -294,19 +289,12 @@ pub(crate) struct RecorderFigures {
     pub(crate) events_delivered: u64,
     /// Events lost.
     pub(crate) events_lost: u64,
-    /// Of conversions, if there are any.
-    pub(crate) conversions: Option<ConversionFigures>,
-}
-
-/// The figures of conversions: recordings that are compressed when they have ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ConversionFigures {
-    /// Those that wait for it now.
-    pub(crate) waiting: u64,
-    /// Those that were converted.
-    pub(crate) done: u64,
-    /// Those that are kept as they were written.
-    pub(crate) failed: u64,
+    /// Recordings that wait to be compressed.
+    pub(crate) conversions_waiting: u64,
+    /// Recordings that were.
+    pub(crate) converted: u64,
+    /// Recordings that should have been, and are as they were written.
+    pub(crate) not_converted: u64,
 }
 
 /// Notices a disk that does not answer, which the threads that wait for it cannot.
