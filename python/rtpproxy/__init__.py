@@ -17,6 +17,7 @@ from rtpproxy.client import Client
 from rtpproxy.errors import Closed, CommandError, ConnectionLost, Error, NotFound, StartError, Timeout
 from rtpproxy.proxy import Proxy
 from rtpproxy.results import Info, Leg, Recording, RecordingState, Stats, TimeoutEvent
+from rtpproxy.tap import Tap, TapPacket
 
 __all__ = [
     "Call",
@@ -38,6 +39,8 @@ __all__ = [
     "RecordingState",
     "StartError",
     "Stats",
+    "Tap",
+    "TapPacket",
     "Timeout",
     "TimeoutEvent",
 ]

@@ -1,10 +1,12 @@
 from collections.abc import Sequence
 from os import PathLike
-from typing import final
+from typing import Literal, TypeAlias, final
 
 from rtpproxy.calls import Direction, Host, Id, Media
 
-__all__ = ["Door", "run_cli"]
+__all__ = ["Door", "Tap", "run_cli"]
+
+_Place: TypeAlias = tuple[str, int]
 
 def run_cli(argv: Sequence[str | PathLike[str]]) -> int: ...
 
@@ -13,7 +15,9 @@ class Door:
     @staticmethod
     def relay(options: Sequence[str | PathLike[str]]) -> Door: ...
     @staticmethod
-    def connect(address: str, timeout_s: float, retries: int, events: str | None) -> Door: ...
+    def connect(
+        address: str, timeout_s: float, retries: int, events: str | None, tap_address: Host | None
+    ) -> Door: ...
     def start(
         self,
         call_id: Id,
@@ -55,6 +59,15 @@ class Door:
     def stop_copy(
         self, call_id: Id, from_tag: Id, to_tag: Id | None, to: Media, media_number: int | None
     ) -> None: ...
+    def tap(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None,
+        media_number: int | None,
+        max_packets: int,
+        max_bytes: int,
+    ) -> Tap: ...
     def stop(
         self, call_id: Id, from_tag: Id, to_tag: Id | None, weak: bool, media_number: int | None
     ) -> None: ...
@@ -76,4 +89,25 @@ class Door:
     def hears_events(self) -> bool: ...
     @property
     def events_dropped(self) -> int: ...
+    def close(self) -> None: ...
+
+@final
+class Tap:
+    def take(
+        self, max_packets: int, timeout_s: float | None
+    ) -> list[
+        tuple[
+            Literal["caller", "callee"],
+            Literal["rtp", "rtcp"],
+            int,
+            _Place | None,
+            _Place | None,
+            bytes,
+            tuple[int, bool, int, int, int, int, int] | None,
+        ]
+    ]: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def ended(self) -> bool: ...
     def close(self) -> None: ...

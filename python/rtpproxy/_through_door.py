@@ -13,6 +13,7 @@ from rtpproxy.call import Call
 from rtpproxy.calls import Calls, Direction, Host, Id, Media
 from rtpproxy.errors import Closed, Error
 from rtpproxy.results import Info, Leg, Recording, Stats, TimeoutEvent
+from rtpproxy.tap import Tap
 
 _Callback: TypeAlias = Callable[[TimeoutEvent], object]
 
@@ -29,8 +30,9 @@ class ThroughDoor(Calls):
         self._callbacks: list[_Callback] = []
         self._callbacks_lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._taps: weakref.WeakSet[Tap] = weakref.WeakSet()
         # Closes with the last reference and when the interpreter exits too: recordings must be whole.
-        self._finalizer = weakref.finalize(self, _close, door, self._threads)
+        self._finalizer = weakref.finalize(self, _close, door, self._threads, self._taps)
 
     def start(
         self,
@@ -146,6 +148,21 @@ class ThroughDoor(Calls):
         media_number: int | None = None,
     ) -> None:
         self._door.stop_copy(call_id, from_tag, to_tag, to, media_number)
+
+    def tap(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        media_number: int | None = None,
+        max_packets: int = 4096,
+        max_bytes: int = 1 << 20,
+    ) -> Tap:
+        door = self._door.tap(call_id, from_tag, to_tag, media_number, max_packets, max_bytes)
+        tap = Tap(door, call_id if isinstance(call_id, str) else repr(call_id))
+        self._taps.add(tap)
+        return tap
 
     def stop(
         self,
@@ -284,7 +301,10 @@ def _deliver(door: Door, callbacks: list[_Callback]) -> None:
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
-def _close(door: Door, threads: list[threading.Thread]) -> None:
+def _close(door: Door, threads: list[threading.Thread], taps: "weakref.WeakSet[Tap]") -> None:
+    # Before the door, through which a client ends them.
+    for tap in tuple(taps):
+        tap.close()
     door.close()
     for thread in threads:
         if thread is not threading.current_thread():

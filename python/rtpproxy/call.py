@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, overload
 
 from rtpproxy.results import Stats
+from rtpproxy.tap import Tap
 
 if TYPE_CHECKING:
     from rtpproxy.calls import Calls, Id, Media
@@ -73,6 +74,17 @@ class Call:
     def stop_copy(self, *, to: "Media") -> None:
         """:meth:`Calls.stop_copy() <rtpproxy.Calls.stop_copy>`"""
         self.relay.stop_copy(self.call_id, self.from_tag, self.to_tag, to=to, media_number=self.media_number)
+
+    def tap(self, *, max_packets: int = 4096, max_bytes: int = 1 << 20) -> Tap:
+        """:meth:`Calls.tap() <rtpproxy.Calls.tap>`"""
+        return self.relay.tap(
+            self.call_id,
+            self.from_tag,
+            self.to_tag,
+            media_number=self.media_number,
+            max_packets=max_packets,
+            max_bytes=max_bytes,
+        )
 
     def stop(self) -> None:
         """:meth:`Calls.stop() <rtpproxy.Calls.stop>`"""

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, Self, TypeAlias, overload
 
 from rtpproxy.call import Call
 from rtpproxy.results import Info, Leg, Recording, Stats, TimeoutEvent
+from rtpproxy.tap import Tap
 
 __all__ = ["Calls", "Direction", "Host", "Id", "Media"]
 
@@ -196,6 +197,34 @@ class Calls(Protocol):
 
         :raises rtpproxy.NotFound: There is no such session, or no copies go there.
         :raises rtpproxy.CommandError: Code 0: the relay is the C program, or was started with ``--compat``.
+        """
+        ...
+
+    def tap(
+        self,
+        call_id: Id,
+        from_tag: Id,
+        to_tag: Id | None = None,
+        *,
+        media_number: int | None = None,
+        max_packets: int = 4096,
+        max_bytes: int = 1 << 20,
+    ) -> Tap:
+        """The packets that both parties send from now on, as they come.
+
+        ``for packet in relay.tap("call-1", "from-a", "to-b")`` goes on until the session ends. Of a call with
+        several streams it is one of them, as in :meth:`query`.
+
+        A :class:`~rtpproxy.Client` has the relay send copies to two UDP ports of its own (``C``), which needs
+        `to_tag`, and a relay that reaches this machine, see :class:`~rtpproxy.Client`. What is lost on that
+        way, or finds no room in the system's buffer, is not counted. While nothing comes it asks each second
+        whether the session is still there (``Q``), and it ends the copies with the tap. The C program, and a
+        relay with ``--compat``, cannot be tapped.
+
+        :param max_packets: How many packets may wait to be taken.
+        :param max_bytes: How many bytes they may have, at least 16384.
+        :raises rtpproxy.NotFound: There is no such session.
+        :raises rtpproxy.Error: The session has eight taps already, or the relay of a client cannot be tapped.
         """
         ...
 

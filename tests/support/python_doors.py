@@ -96,6 +96,10 @@ class Phone:
             self._sequence += 1
         return sent
 
+    def send(self, leg: rtpproxy.Leg, datagram: bytes) -> None:
+        """Sends a datagram to the relay."""
+        self._socket.sendto(datagram, (leg.address, leg.port))
+
     def hear(self, packets: int) -> list[bytes]:
         """Receives that many packets."""
         return [self._socket.recv(2048) for _ in range(packets)]

@@ -117,6 +117,29 @@ pub struct CapturedRtcp {
     pub payload: Payload,
 }
 
+/// Names one live tap of a session; never re-used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TapId(pub u64);
+
+/// A copy of a packet for a live tap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TappedPacket {
+    /// The tap.
+    pub id: TapId,
+    /// Who sent it.
+    pub leg: Leg,
+    /// On which port.
+    pub channel: Channel,
+    /// When the kernel received it.
+    pub at: Wall,
+    /// From where.
+    pub src: SocketAddr,
+    /// To which of our addresses.
+    pub dst: SocketAddr,
+    /// The bytes.
+    pub payload: Payload,
+}
+
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -138,6 +161,10 @@ pub enum Effect {
         /// To this address.
         to: SocketAddr,
     },
+    /// Copy a packet into a tap.
+    Tap(TappedPacket),
+    /// The session of a tap is gone.
+    TapEnd(TapId),
     /// Copy a packet into a recording.
     Record(RecordPacket),
     /// Tell capture servers.

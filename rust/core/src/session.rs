@@ -9,6 +9,7 @@ use crate::analyzer::Analyzer;
 use crate::command::{CallId, NotifyTarget, Tag};
 use crate::config::{EngineConfig, LatchMode};
 use crate::dtmf::KeyCatcher;
+use crate::effects::TapId;
 use crate::host::OpenedPair;
 use crate::latch::Latch;
 use crate::player::Player;
@@ -264,6 +265,8 @@ pub(crate) struct Session {
     pub(crate) rtp: PipeCounts,
     pub(crate) rtcp: PipeCounts,
     pub(crate) recording: Option<CallRecording>,
+    /// Who gets what is received as it comes, [`TAPS_MAX`] at most.
+    pub(crate) taps: Vec<TapId>,
     /// Sessions that get what this one receives.
     pub(crate) forks: Vec<Fork>,
     /// The sessions that were forked into this one, which may be gone: then the number may mean another one.
@@ -297,6 +300,7 @@ impl Session {
             rtp: PipeCounts::default(),
             rtcp: PipeCounts::default(),
             recording: None,
+            taps: Vec::new(),
             forks: Vec::new(),
             sources: Vec::new(),
         }
@@ -395,6 +399,9 @@ impl Session {
         to_tag.and_then(match_one).map(|exact| (0, exact))
     }
 }
+
+/// How many taps a session may have.
+pub(crate) const TAPS_MAX: usize = 8;
 
 /// How many hosts may get what one party sends.
 pub(crate) const RECEIVERS_MAX: usize = 8;

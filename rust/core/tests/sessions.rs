@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rtpproxy_core::addr::Family;
-use rtpproxy_core::command::{CallId, NotifyTarget, QUERY_FIGURES};
+use rtpproxy_core::command::{CallId, NotifyTarget, Party, QUERY_FIGURES};
 use rtpproxy_core::config::{EngineConfig, FrontConfig, NotifySpec, RecordScope};
-use rtpproxy_core::effects::{Effect, PairId};
+use rtpproxy_core::effects::{Effect, PairId, TapId};
 use rtpproxy_core::engine::Engine;
 use rtpproxy_core::host::FolderState;
 use rtpproxy_core::recording::{Coverage, EndReason, Leg, Mark, RecordingEvent};
@@ -417,6 +417,10 @@ proptest! {
                     lab.ask(&format!("{verb} c udp:127.0.0.1:{port} {tags}"));
                 }
                 7 => { lab.ask(&format!("Q c f t && S ttl={} && S tos=8", number.max(1))); }
+                8 if number % 5 == 0 => {
+                    let party = Party { call_id: "c".into(), from_tag: "f".into(), to_tag: None };
+                    let _ = lab.engine.tap(&party, TapId(number.into()));
+                }
                 8 => lab.pass(Duration::from_millis(u64::from(number % 3000))),
                 9 => { lab.ask(&format!("P{} c prompt 0 f t", number % 9)); }
                 _ => {

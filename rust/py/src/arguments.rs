@@ -1,6 +1,6 @@
 //! Python's arguments as values of the protocol, checked before anything is sent.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -8,6 +8,7 @@ use pyo3::types::{PyBytes, PyString};
 use rtpproxy_core::command::{
     CallId, Command, LocalSpec, MediaAddr, Modifier, Modifiers, NotifyArgs, Offer, Party, Tag,
 };
+use rtpproxy_relay::tap::TapLimits;
 
 /// `str` or `bytes`.
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
@@ -121,6 +122,26 @@ pub(crate) fn receiver((host, port): (Host, i64)) -> PyResult<Box<[u8]>> {
         return Err(PyValueError::new_err(format!("to: port {port} is not in 1 to 65534")));
     }
     Ok(format!("udp:{ip}:{port}").into_bytes().into())
+}
+
+/// An address of this machine where taps listen.
+pub(crate) fn tap_address(host: Host) -> PyResult<Ipv4Addr> {
+    match address("tap_address", host)? {
+        IpAddr::V4(ip) if !ip.is_unspecified() => Ok(ip),
+        ip => Err(PyValueError::new_err(format!("tap_address: {ip} is not an IPv4 address of this machine"))),
+    }
+}
+
+/// How much may wait in a tap.
+pub(crate) fn tap_limits(max_packets: i64, max_bytes: i64) -> PyResult<TapLimits> {
+    let within = |name: &str, value: i64, min: usize, max: usize| {
+        let value = usize::try_from(value).ok().filter(|value| (min..=max).contains(value));
+        value.ok_or_else(|| PyValueError::new_err(format!("{name}: must be from {min} to {max}")))
+    };
+    Ok(TapLimits {
+        packets: within("max_packets", max_packets, 1, TapLimits::PACKETS_MAX)?,
+        bytes: within("max_bytes", max_bytes, TapLimits::BYTES_MIN, TapLimits::BYTES_MAX)?,
+    })
 }
 
 /// The tag of a notification: any text that a line can carry.

@@ -15,6 +15,7 @@ use crate::events::Events;
 #[cfg(target_os = "linux")]
 use crate::in_process::InProcess;
 use crate::socket::Socket;
+use crate::tap::Tap;
 use crate::wait;
 
 /// The way to one relay. May be used from many threads.
@@ -58,13 +59,16 @@ impl Door {
         timeout_s: f64,
         retries: u32,
         events: Option<String>,
+        tap_address: Option<Host>,
     ) -> PyResult<Self> {
         let timeout = seconds("timeout_s", timeout_s)?;
         if timeout.is_zero() {
             return Err(PyValueError::new_err("timeout_s: must not be 0"));
         }
         let options = ClientOptions { timeout, retries };
-        Ok(Self::new(Way::Socket(Socket::connect(py, address, options, events.as_deref())?)))
+        let tap_address = tap_address.map(arguments::tap_address).transpose()?;
+        let socket = Socket::connect(py, address, options, events.as_deref(), tap_address)?;
+        Ok(Self::new(Way::Socket(socket)))
     }
 
     /// `U`
@@ -171,6 +175,31 @@ impl Door {
     ) -> PyResult<()> {
         let party = PartyArgs { call_id, from_tag, to_tag, media_number }.party()?;
         self.done(py, Command::StopCopy { party, target: arguments::receiver(to)? })
+    }
+
+    /// Taps a session.
+    fn tap(
+        slf: Bound<'_, Self>,
+        call_id: Bytes,
+        from_tag: Bytes,
+        to_tag: Option<Bytes>,
+        media_number: Option<i64>,
+        max_packets: i64,
+        max_bytes: i64,
+    ) -> PyResult<Tap> {
+        let party = PartyArgs { call_id, from_tag, to_tag, media_number }.party()?;
+        let limits = arguments::tap_limits(max_packets, max_bytes)?;
+        let py = slf.py();
+        let door = slf.get();
+        door.open()?;
+        match &door.way {
+            #[cfg(target_os = "linux")]
+            Way::InProcess(relay) => {
+                let tapped = relay.tap(py, party.clone(), limits)?;
+                tapped.map(Tap::attached).map_err(|error| error::not_tapped(error, &party))
+            }
+            Way::Socket(socket) => Tap::listen(py, slf.as_unbound().clone_ref(py), socket, &party, limits),
+        }
     }
 
     /// `D`
@@ -347,7 +376,8 @@ impl Door {
         }
     }
 
-    fn call(&self, py: Python<'_>, command: Command) -> PyResult<Reply> {
+    /// Executes a typed command; what the relay refuses is an exception.
+    pub(crate) fn call(&self, py: Python<'_>, command: Command) -> PyResult<Reply> {
         arguments::sendable(&command)?;
         self.open()?;
         let reply = match &self.way {
@@ -430,7 +460,8 @@ fn unexpected() -> PyErr {
     error::other("the relay's answer does not belong to the command")
 }
 
-fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
+/// A span of time in seconds that Python gave as `name`.
+pub(crate) fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("{name}: {seconds} is not a time span in seconds")))
 }

@@ -2,8 +2,10 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use rtpproxy_core::command::{Command, ErrorCode};
+use rtpproxy_core::command::{Command, ErrorCode, Party};
 use rtpproxy_relay::client::ClientError;
+#[cfg(target_os = "linux")]
+use rtpproxy_relay::tap::TapError;
 
 mod python {
     pyo3::import_exception!(rtpproxy.errors, Closed);
@@ -15,6 +17,17 @@ mod python {
     pyo3::import_exception!(rtpproxy.errors, Timeout);
 }
 
+/// True if it says that the relay refused a command with this code.
+pub(crate) fn has_code(py: Python<'_>, error: &PyErr, code: ErrorCode) -> bool {
+    let given = error.value(py).getattr("code").and_then(|given| given.extract::<u16>());
+    error.is_instance_of::<python::CommandError>(py) && given.is_ok_and(|given| given == code.0)
+}
+
+/// True if it is one of `rtpproxy.errors`.
+pub(crate) fn is_ours(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<python::Error>(py)
+}
+
 /// The relay refused `command`.
 pub(crate) fn refused(code: ErrorCode, command: &Command) -> PyErr {
     let text = String::from_utf8_lossy(&command.encode()).into_owned();
@@ -23,6 +36,25 @@ pub(crate) fn refused(code: ErrorCode, command: &Command) -> PyErr {
         python::NotFound::new_err(arguments)
     } else {
         python::CommandError::new_err(arguments)
+    }
+}
+
+/// A session of this process cannot be tapped.
+#[cfg(target_os = "linux")]
+pub(crate) fn not_tapped(error: TapError, party: &Party) -> PyErr {
+    match error {
+        // No command says so, but the one that finds sessions the same way would.
+        TapError::NotFound => refused(
+            ErrorCode::NOT_FOUND,
+            &Command::Query {
+                party: party.clone(),
+                modifiers: [].into(),
+                names: Vec::new(),
+                subs: Vec::new(),
+            },
+        ),
+        TapError::Gone => closed("the relay is closed"),
+        TapError::TooMany => python::Error::new_err(error.to_string()),
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use rtpproxy_core::command::{Command, NotifyTarget, Reply};
+use rtpproxy_core::command::{Command, NotifyTarget, Party, Reply};
 use rtpproxy_core::config::NotifySpec;
 use rtpproxy_core::front::Origin;
 use rtpproxy_relay::control::{self, SocketOptions};
+use rtpproxy_relay::tap::{AttachedTap, TapError, TapLimits};
 use rtpproxy_relay::{Relay, RelayHandle};
 
 use crate::error;
@@ -56,6 +57,16 @@ impl InProcess {
     /// Executes a raw command.
     pub(crate) fn command(&self, py: Python<'_>, text: &[u8]) -> PyResult<Vec<u8>> {
         self.ask(py, |handle| handle.execute(text, Origin::default()))
+    }
+
+    /// Taps a session.
+    pub(crate) fn tap(
+        &self,
+        py: Python<'_>,
+        party: Party,
+        limits: TapLimits,
+    ) -> PyResult<Result<AttachedTap, TapError>> {
+        self.ask(py, move |handle| handle.tap(party, limits))
     }
 
     /// The notifications that `U` asked for.

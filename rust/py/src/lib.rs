@@ -14,6 +14,7 @@ mod events;
 #[cfg(target_os = "linux")]
 mod in_process;
 mod socket;
+mod tap;
 mod wait;
 
 #[pymodule]
@@ -24,6 +25,8 @@ mod _rtpproxy {
 
     #[pymodule_export]
     use crate::door::Door;
+    #[pymodule_export]
+    use crate::tap::Tap;
 
     /// Runs the `rtpproxy` command with these arguments, the program's name first, and returns its exit status.
     #[pyfunction]

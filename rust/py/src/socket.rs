@@ -1,5 +1,6 @@
 //! A relay behind a control socket.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +21,7 @@ pub(crate) struct Socket {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     closed: AtomicBool,
     listening: Option<Listening>,
+    tap_address: Option<Ipv4Addr>,
 }
 
 struct Listening {
@@ -36,9 +38,11 @@ impl Socket {
         address: String,
         options: ClientOptions,
         events: Option<&str>,
+        tap_address: Option<Ipv4Addr>,
     ) -> PyResult<Self> {
         let client =
             wait::off_thread(py, move || Client::connect(&address, options))?.map_err(error::client)?;
+        let tap_address = tap_address.or_else(|| client.local_address());
         let listening = events.map(Listening::open).transpose()?;
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new().name("rtpproxy-client".to_owned()).spawn(move || {
@@ -47,7 +51,12 @@ impl Socket {
                 job(&mut client);
             }
         })?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), closed: AtomicBool::new(false), listening })
+        Ok(Self { jobs: Mutex::new(Some(jobs)), closed: AtomicBool::new(false), listening, tap_address })
+    }
+
+    /// Where taps may listen, so that the relay reaches them.
+    pub(crate) fn tap_address(&self) -> Option<Ipv4Addr> {
+        self.tap_address
     }
 
     /// Executes a typed command.

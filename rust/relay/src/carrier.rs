@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtpproxy_core::effects::{Effect, Out, Packet, PairId, Payload};
+use rtpproxy_core::effects::{Effect, Out, Packet, PairId, Payload, TapId, TappedPacket};
 use rtpproxy_core::time::{Mono, Wall};
 
 use crate::host::Ports;
@@ -14,6 +14,7 @@ use crate::io::MediaIo;
 use crate::modules::ModuleTap;
 use crate::notifier::NotifyHandle;
 use crate::recorder::RecorderTap;
+use crate::tap::{Inlet, TapHead};
 
 /// The hands of one worker: its sockets, and the ways to the recorder, the modules and the notifier.
 pub(crate) struct Carrier<I> {
@@ -28,6 +29,8 @@ pub(crate) struct Carrier<I> {
     notify: NotifyHandle,
     send_errors: SendErrors,
     pub(crate) copy_errors: CopyErrors,
+    /// Where the packets for taps go.
+    pub(crate) taps: HashMap<TapId, Box<Inlet>>,
 }
 
 impl<I: MediaIo> Carrier<I> {
@@ -40,7 +43,8 @@ impl<I: MediaIo> Carrier<I> {
         notify: NotifyHandle,
     ) -> Self {
         let (send_errors, copy_errors) = (SendErrors::default(), CopyErrors::default());
-        Self { io, ports, tap, flush_by: None, modules, notify, send_errors, copy_errors }
+        let taps = HashMap::new();
+        Self { io, ports, tap, flush_by: None, modules, notify, send_errors, copy_errors, taps }
     }
 
     /// Does everything in `out`, in order, and empties it. `packet` is the one that was being handled, if any.
@@ -58,6 +62,14 @@ impl<I: MediaIo> Carrier<I> {
                         self.copy_errors.count(via.pair, to, &error);
                     }
                 }
+                Effect::Tap(tapped) => {
+                    if let Some(inlet) = self.taps.get_mut(&tapped.id) {
+                        let TappedPacket { leg, channel, at, src, dst, ref payload, id: _ } = tapped;
+                        let head = TapHead { leg, channel, at, src: Some(src), dst: Some(dst) };
+                        inlet.push(head, bytes(payload, packet, scratch));
+                    }
+                }
+                Effect::TapEnd(id) => drop(self.taps.remove(&id)),
                 Effect::Record(record) => {
                     self.tap.packet(&record, bytes(&record.payload, packet, scratch));
                     self.flush_by.get_or_insert(now);

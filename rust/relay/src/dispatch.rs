@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rtpproxy_core::command::{CallId, Command, ErrorCode, RECORDINGS_MAX, Reply};
-use rtpproxy_core::effects::PairId;
-use rtpproxy_core::engine::CallState;
+use rtpproxy_core::command::{CallId, Command, ErrorCode, Party, RECORDINGS_MAX, Reply};
+use rtpproxy_core::effects::{PairId, TapId};
+use rtpproxy_core::engine::{CallState, TapError};
 use rtpproxy_core::front::{Accepted, CopyTo, Front, Origin, Request};
 use rtpproxy_core::stats::{CommandStats, Stats};
 use tokio::sync::oneshot;
@@ -29,6 +29,7 @@ use crate::prompts::{Prepared, Prompts, Wanted};
 use crate::recorder::{RecorderView, RecordingStatus};
 use crate::resolver::Resolver;
 use crate::shutdown::Stage;
+use crate::tap::Inlet;
 
 /// The way into a running relay. Cheap to clone; may be used from any thread.
 ///
@@ -144,6 +145,14 @@ impl RelayHandle {
         for lane in &*self.lanes {
             lane.waker.wake();
         }
+    }
+
+    /// Gives a job to the worker of a call. One that it does not take is dropped.
+    pub(crate) fn send_job(&self, call_id: &CallId, job: Job) {
+        let mut places = self.placement.lock();
+        let (worker, _stay) = places.of(call_id);
+        // Nobody is left who could be told, or the job tells it when it is dropped.
+        let _ = self.lanes[worker].send(job);
     }
 
     fn place(&self, accepted: Accepted, done: Done) {
@@ -284,6 +293,24 @@ pub(crate) enum Job {
         /// To be kept while there is a session of the call.
         stay: Option<Stay>,
     },
+    /// Tap a session.
+    Tap {
+        /// The session.
+        party: Party,
+        /// The tap.
+        id: TapId,
+        /// Where the packets go.
+        inlet: Box<Inlet>,
+        /// Where it is told whether that was possible.
+        answer: SyncSender<Result<(), TapError>>,
+    },
+    /// Take a tap off.
+    Untap {
+        /// The call of the session.
+        call_id: CallId,
+        /// The tap.
+        id: TapId,
+    },
     /// Delete every session.
     DeleteAll(Part),
     /// Tell the figures.
@@ -310,6 +337,8 @@ pub(crate) struct Parcel {
     pub(crate) state: CallState,
     /// Its sockets, by the numbers they had.
     pub(crate) sockets: Vec<(PairId, SocketPair)>,
+    /// Where the packets for its taps go.
+    pub(crate) taps: Vec<(TapId, Box<Inlet>)>,
 }
 
 /// The way to one worker.

@@ -56,6 +56,7 @@ mod resolver;
 mod shutdown;
 #[cfg(unix)]
 mod socket_file;
+pub mod tap;
 #[cfg(test)]
 mod testing;
 #[cfg(target_os = "linux")]

@@ -168,6 +168,18 @@ impl<I: MediaIo> Worker<I> {
                 }
             }
             Job::Arrive { parcel, stay } => self.arrive(*parcel, stay),
+            Job::Tap { party, id, inlet, answer } => {
+                let tapped = self.engine.tap(&party, id);
+                if tapped.is_ok() {
+                    self.carrier.taps.insert(id, inlet);
+                }
+                // Whoever asked waits, unless a signal has ended that; then the tap is taken off again.
+                let _ = answer.send(tapped);
+            }
+            Job::Untap { call_id, id } => {
+                self.engine.untap(&call_id, id);
+                self.carrier.taps.remove(&id);
+            }
             Job::DeleteAll(part) => {
                 self.engine.delete_all(self.now, EndReason::Deleted, &mut self.out);
                 self.carry_out();
@@ -213,19 +225,21 @@ impl<I: MediaIo> Worker<I> {
             return Leaving::Stays;
         }
         let state = self.engine.export(&call_id).expect("there is such a call");
-        let Carrier { io, copy_errors, .. } = &mut self.carrier;
+        let Carrier { io, copy_errors, taps, .. } = &mut self.carrier;
         let sockets = state.pairs().filter_map(|pair| {
             copy_errors.close(pair.id);
             Some((pair.id, io.detach(pair.id)?))
         });
         let sockets = sockets.collect();
+        let taps = state.taps().filter_map(|id| taps.remove_entry(&id)).collect();
         self.guests.remove(&call_id);
-        Leaving::Left(Box::new(Parcel { call_id, state, sockets }))
+        Leaving::Left(Box::new(Parcel { call_id, state, sockets, taps }))
     }
 
     /// Takes a call that another worker gave away.
     fn arrive(&mut self, parcel: Parcel, stay: Option<Stay>) {
-        let Parcel { call_id, state, mut sockets } = parcel;
+        let Parcel { call_id, state, mut sockets, taps } = parcel;
+        self.carrier.taps.extend(taps);
         let io = &mut self.carrier.io;
         self.engine.import(state, |pair| {
             let at = sockets.iter().position(|(id, _)| *id == pair.id).expect("each pair brings its sockets");

@@ -14,6 +14,7 @@ impl Engine {
     pub(super) fn remove(&mut self, now: Now, key: usize, reason: EndReason, out: &mut Out) {
         self.end_recordings(now, key, reason, out);
         let session = self.take(key);
+        out.effects.extend(session.taps.iter().copied().map(Effect::TapEnd));
         for side in &session.sides {
             if let Some(pair) = side.pair {
                 self.close_pair(pair.id, out);

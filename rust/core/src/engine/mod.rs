@@ -34,10 +34,12 @@ mod play;
 mod query;
 mod record;
 mod subs;
+mod tap;
 mod timeouts;
 mod transfer;
 
 use play::Appointment;
+pub use tap::TapError;
 pub use transfer::CallState;
 
 /// Where a datagram came from and where it was received.

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::dtmf::watch;
 use super::{Arrival, Engine};
 use crate::config::EngineConfig;
-use crate::effects::{CapturedRtcp, Effect, MediaPort, Out, Packet, Payload, RecordPacket};
+use crate::effects::{CapturedRtcp, Effect, MediaPort, Out, Packet, Payload, RecordPacket, TappedPacket};
 use crate::latch::{Seen, Verdict};
 use crate::recording::{Channel, Mark, RecordingId};
 use crate::resizer::Inserted;
@@ -269,8 +269,8 @@ pub(super) fn recordings_of(session: &Session) -> impl Iterator<Item = Recording
     [call, caller, callee].into_iter().flatten()
 }
 
-/// Copies an accepted packet into the recordings that cover it, to the hosts that get what this party sends,
-/// and RTCP to capture servers.
+/// Copies an accepted packet into the recordings that cover it, to the hosts that get what this party sends, into
+/// live taps, and RTCP to capture servers.
 pub(super) fn witness(
     config: &EngineConfig,
     now: Now,
@@ -285,6 +285,11 @@ pub(super) fn witness(
         let (src, dst) = recorded_addresses(session, side, false, arrival);
         let call_id = session.call_id.clone();
         out.push(Effect::Rtcp(CapturedRtcp { call_id, at: now.wall, src, dst, payload: payload.clone() }));
+    }
+    for id in &session.taps {
+        let (src, dst) = recorded_addresses(session, side, false, arrival);
+        let (leg, at, payload) = (leg_of(side), now.wall, payload.clone());
+        out.push(Effect::Tap(TappedPacket { id: *id, leg, channel, at, src, dst, payload }));
     }
     let call = session.recording.filter(|recording| !recording.paused).map(|recording| (recording.id, false));
     let own = session.sides[side].file.map(|file| (file.id, file.single));

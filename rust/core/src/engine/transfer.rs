@@ -3,7 +3,7 @@
 use super::Engine;
 use super::packet::recordings_of;
 use crate::command::CallId;
-use crate::effects::PairId;
+use crate::effects::{PairId, TapId};
 use crate::host::OpenedPair;
 use crate::session::{Session, Side};
 
@@ -17,6 +17,11 @@ impl CallState {
     /// The socket pairs that belong to the call.
     pub fn pairs(&self) -> impl Iterator<Item = OpenedPair> {
         self.sessions.iter().flat_map(|session| &session.sides).flat_map(Side::pairs)
+    }
+
+    /// The taps of its sessions.
+    pub fn taps(&self) -> impl Iterator<Item = TapId> {
+        self.sessions.iter().flat_map(|session| session.taps.iter().copied())
     }
 }
 

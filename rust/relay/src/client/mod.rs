@@ -9,6 +9,7 @@
 //! ```
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use rtpproxy_core::command::{AnyRules, Command, Reply, ReplyKind, parse};
@@ -17,8 +18,10 @@ mod address;
 mod datagram;
 mod listener;
 mod stream;
+mod tap;
 
 pub use listener::NotifyListener;
+pub use tap::{ListeningTap, TapSockets};
 
 use address::Address;
 use datagram::Datagrams;
@@ -95,6 +98,19 @@ enum State {
 }
 
 impl Client {
+    /// Our address as the daemon may reach it: the one that datagrams to its control socket leave from, and the
+    /// loopback one for a UNIX socket. `None` if it is none of IPv4.
+    pub fn local_address(&self) -> Option<Ipv4Addr> {
+        match self.address {
+            Address::Udp(to) | Address::Tcp(to) => match tap::local_address(to) {
+                Ok(IpAddr::V4(ip)) => Some(ip),
+                Ok(IpAddr::V6(_)) | Err(_) => None,
+            },
+            #[cfg(unix)]
+            Address::Unix(_) | Address::Cunix(_) => Some(Ipv4Addr::LOCALHOST),
+        }
+    }
+
     /// A client of the daemon at `address`: `udp:HOST[:PORT]`, `udp6:`, `tcp:`, `tcp6:` (port 22222 unless
     /// given; an IPv6 host may stand in brackets), `cunix:PATH`, `unix:PATH` or a bare path.
     ///
