@@ -577,6 +577,9 @@ def test_the_last_reference_closes(tmp_path: Path) -> None:
         (ValueError, {"record_min_free": "many", "record_dir": "/tmp"}),
         (ValueError, {"record_quota_bytes": 1, "record_dir": "/tmp"}),
         (ValueError, {"record_fallback": "/tmp"}),
+        (TypeError, {"record_flush_s": "1s"}),
+        (ValueError, {"record_flush_s": float("nan")}),
+        (ValueError, {"record_flush_s": 0.05, "record_dir": "/tmp"}),
         (TypeError, {"no_such_setting": 1}),
         (ValueError, {"listen": "300.1.1.1"}),
         (ValueError, {"listen": ""}),
@@ -607,6 +610,7 @@ SAMPLES: dict[str, Any] = {
     "ports": (40000, 40010),
     "record_rtcp": False,
     "record_min_free": "5%",
+    "record_flush_s": 0.5,
 }
 """A value of each parameter of `Proxy` that takes neither any text, nor any number, path or switch."""
 

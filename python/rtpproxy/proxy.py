@@ -41,6 +41,9 @@ class Proxy(ThroughDoor):
     :param record_min_free: Recordings pause while less of the disk is free: bytes, or text such as ``"2G"``
         or ``"5%"``.
     :param record_buffer_bytes: Memory for packets that wait for the disk, at most.
+    :param record_flush_s: Seconds after which packets are in their file at the latest; 1 if not given.
+    :param record_rotate_size_bytes: A recording goes on in the next file before one has more.
+    :param record_rotate_time_s: A recording goes on in the next file after so many seconds.
     :param record_max_age_s: Recordings that ended so many seconds ago are removed.
     :param record_quota_bytes: The oldest recordings are removed while all take more than this.
     :param codec_map: Names of dynamic payload types for the recordings: ``{111: "opus/48000/2"}``.
@@ -87,6 +90,9 @@ class Proxy(ThroughDoor):
         record_fallback: _Path | None = None,
         record_min_free: int | str | None = None,
         record_buffer_bytes: int | None = None,
+        record_flush_s: float | None = None,
+        record_rotate_size_bytes: int | None = None,
+        record_rotate_time_s: int | None = None,
         record_max_age_s: int | None = None,
         record_quota_bytes: int | None = None,
         codec_map: Mapping[int, str] | None = None,
@@ -119,6 +125,9 @@ class Proxy(ThroughDoor):
         options.path("--record-fallback", "record_fallback", record_fallback)
         options.amount("--record-min-free", "record_min_free", record_min_free)
         options.number("--record-buffer", "record_buffer_bytes", record_buffer_bytes)
+        options.milliseconds("--record-flush", "record_flush_s", record_flush_s)
+        options.number("--record-rotate-size", "record_rotate_size_bytes", record_rotate_size_bytes)
+        options.number("--record-rotate-time", "record_rotate_time_s", record_rotate_time_s, unit="s")
         options.number("--record-max-age", "record_max_age_s", record_max_age_s, unit="s")
         options.number("--record-quota", "record_quota_bytes", record_quota_bytes)
         for payload_type, codec in (codec_map or {}).items():
@@ -157,6 +166,15 @@ class _Options:
         if not isinstance(value, int):
             raise TypeError(f"{name}: must be int, not {type(value).__name__}")
         self.words += [option, f"{value}{unit}"]
+
+    def milliseconds(self, option: str, name: str, seconds: float | None) -> None:
+        if seconds is None:
+            return
+        if not isinstance(seconds, (int, float)):
+            raise TypeError(f"{name}: must be a number, not {type(seconds).__name__}")
+        if not 0 <= seconds < 1e9:
+            raise ValueError(f"{name}: {seconds} is not a time span in seconds")
+        self.words += [option, f"{round(seconds * 1000)}ms"]
 
     def amount(self, option: str, name: str, value: int | str | None) -> None:
         if isinstance(value, str):
