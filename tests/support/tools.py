@@ -1,4 +1,4 @@
-"""Programs of others that the tests run: tshark, capinfos, sipp and Kamailio."""
+"""Programs of others that the tests run: tshark, capinfos, tcpdump, sipp and Kamailio."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ def fields(path: Path, display_filter: str, *names: str) -> list[list[str]]:
     wanted = [word for name in names for word in ("-e", name)]
     text = tshark(path, "-Y", display_filter, "-T", "fields", *wanted)
     return [line.split("\t") for line in text.splitlines()]
+
+
+def tcpdump(path: Path) -> list[str]:
+    """A line for each packet of a capture, as tcpdump prints it."""
+    need("tcpdump")
+    return _output("tcpdump", "-n", "-r", str(path)).splitlines()
 
 
 def capinfos(path: Path) -> dict[str, str]:
