@@ -606,6 +606,7 @@ SAMPLES: dict[str, Any] = {
     "record_name": "%{call-id}",
     "record_compress": "zstd",
     "record_scope": "stream",
+    "record_layout": "journal",
     "codec_map": {111: "opus/48000/2"},
     "ports": (40000, 40010),
     "record_rtcp": False,

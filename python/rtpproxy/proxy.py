@@ -34,6 +34,9 @@ class Proxy(ThroughDoor):
     :param record_format: ``"pcapng"`` (the default), ``"pcap"`` or ``"adhoc"``.
     :param record_compress: Compress recordings when they have ended: ``"zstd"`` or ``"gzip"``.
     :param record_scope: What one :meth:`record` covers: ``"call"`` (both legs, the default) or ``"stream"``.
+    :param record_layout: ``"call"`` (files for each recording, the default) or ``"journal"`` (one file for all, the
+        next one each minute).
+    :param record_segment_s: How many seconds a file of a journal lasts; 60 if not given.
     :param record_all: Record every session from its start.
     :param record_rtcp: Record RTCP too.
     :param record_ns: Time stamps in nanoseconds in the format ``"pcap"``; ``"pcapng"`` always has them.
@@ -84,6 +87,8 @@ class Proxy(ThroughDoor):
         record_format: Literal["pcapng", "pcap", "adhoc"] | None = None,
         record_compress: Literal["zstd", "gzip"] | None = None,
         record_scope: Literal["call", "stream"] | None = None,
+        record_layout: Literal["call", "journal"] | None = None,
+        record_segment_s: int | None = None,
         record_all: bool = False,
         record_rtcp: bool = True,
         record_ns: bool = False,
@@ -119,6 +124,8 @@ class Proxy(ThroughDoor):
         options.text("--record-format", "record_format", record_format)
         options.text("--record-compress", "record_compress", record_compress)
         options.text("--record-scope", "record_scope", record_scope)
+        options.text("--record-layout", "record_layout", record_layout)
+        options.number("--record-segment", "record_segment_s", record_segment_s, unit="s")
         options.switch("-a", record_all)
         options.switch("-R", not record_rtcp)
         options.switch("--record-ns", record_ns)

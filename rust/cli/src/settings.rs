@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, RecordScope};
 use rtpproxy_relay::config::{
-    Config, ControlSpec, Module, RecordConfig, RecordEvents, RecordFormat, Scheduling, metrics_address,
+    Config, ControlSpec, Module, RecordConfig, RecordEvents, RecordFormat, RecordLayout, Scheduling,
+    metrics_address,
 };
 
 use crate::config_file;
@@ -149,6 +150,7 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
     if flags.record_ns && format == RecordFormat::Adhoc {
         return Err("--record-ns is of no use with the adhoc format".into());
     }
+    let layout = layout(flags, compat, format)?;
     let defaults = RecordConfig::default();
     Ok(RecordConfig {
         folder: flags.record_dir.clone(),
@@ -158,6 +160,8 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         name: flags.record_name.clone(),
         format,
         compress: flags.record_compress,
+        layout,
+        segment: flags.record_segment.unwrap_or(defaults.segment),
         nanoseconds: flags.record_ns,
         compat,
         buffer_bytes: flags.record_buffer.unwrap_or(defaults.buffer_bytes),
@@ -184,6 +188,7 @@ fn check_record_options(flags: &Flags, compat: bool) -> Result<(), String> {
         ("--record-compress", flags.record_compress.is_some(), Some(", which has the C program's files")),
         ("--record-rotate-size", flags.record_rotate_size.is_some(), one_file),
         ("--record-rotate-time", flags.record_rotate_time.is_some(), one_file),
+        ("--record-layout journal", flags.record_layout == Some(RecordLayout::Journal), None),
         ("--record-max-age", flags.record_max_age.is_some(), no_sidecars),
         ("--record-quota", flags.record_quota.is_some(), no_sidecars),
     ] {
@@ -201,6 +206,32 @@ fn check_record_options(flags: &Flags, compat: bool) -> Result<(), String> {
         return Err("--record-events exec: needs sidecars, which --compat does not write".into());
     }
     Ok(())
+}
+
+fn layout(flags: &Flags, compat: bool, format: RecordFormat) -> Result<RecordLayout, String> {
+    let layout = flags.record_layout.unwrap_or_default();
+    if layout == RecordLayout::Call {
+        return Ok(layout);
+    }
+    let runs_programs = flags.record_events.iter().any(|target| matches!(target, RecordEvents::Exec(_)));
+    let conflicts = [
+        (compat, "--compat, which has the C program's files"),
+        (format != RecordFormat::Pcapng, "a format other than pcapng"),
+        (flags.record_name.is_some(), "--record-name: its files are called journal-TIME"),
+        (
+            flags.record_rotate_size.is_some(),
+            "--record-rotate-size: --record-segment says how long a file is",
+        ),
+        (
+            flags.record_rotate_time.is_some(),
+            "--record-rotate-time: --record-segment says how long a file is",
+        ),
+        (runs_programs, "--record-events exec: it writes no sidecar for each recording"),
+    ];
+    match conflicts.into_iter().find(|(is_given, _)| *is_given) {
+        Some((_, what)) => Err(format!("--record-layout journal is not possible with {what}")),
+        None => Ok(layout),
+    }
 }
 
 fn engine(flags: &Flags, compat: bool, bridged: bool, format: RecordFormat) -> Result<EngineConfig, String> {
@@ -262,6 +293,7 @@ fn notes(flags: &Flags, compat: bool, listen: &Listen) -> Vec<Note> {
     let chosen = flags.record_format.is_some()
         || flags.record_scope.is_some()
         || flags.record_name.is_some()
+        || flags.record_layout.is_some()
         || flags.record_ns
         || flags.record_buffer.is_some()
         || flags.record_flush.is_some()
@@ -415,6 +447,25 @@ mod tests {
                 "--record-compress is not possible with --compat, which has the C program's files",
             ),
             ("--record-rotate-time 1h", "--record-rotate-time requires -r switch"),
+            ("--record-layout journal", "--record-layout journal requires -r switch"),
+            (
+                "-r /tmp --record-layout journal -P",
+                "--record-layout journal is not possible with a format other than pcapng",
+            ),
+            (
+                "-r /tmp --record-layout journal --compat --record-format pcapng",
+                "--record-layout journal is not possible with --compat, which has the C program's files",
+            ),
+            (
+                "-r /tmp --record-layout journal --record-rotate-time 5m",
+                "--record-layout journal is not possible with --record-rotate-time: --record-segment says how long a \
+                 file is",
+            ),
+            (
+                "-r /tmp --record-layout journal --record-events exec:true",
+                "--record-layout journal is not possible with --record-events exec: it writes no sidecar for each \
+                 recording",
+            ),
             (
                 "-r /tmp --compat --record-rotate-size 1G",
                 "--record-rotate-size is not possible with --compat: the C program has one file for a recording",

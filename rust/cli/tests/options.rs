@@ -43,6 +43,8 @@ fn a_bad_value_ends_with_its_message() {
         (&["--record-flush", "-1ms"], "-1ms: record flush is invalid, write 100ms to 60s"),
         (&["--record-rotate-size", "big"], "big: record rotate size is invalid"),
         (&["--record-rotate-size", "1000K"], "1000K: record rotate size is smaller than 1M"),
+        (&["--record-layout", "file"], "file: unknown record layout, choose call or journal"),
+        (&["--record-segment", "2h"], "2h: record segment is invalid, write 1s to 1h"),
         (&["--record-rotate-time", "0s"], "0s: record rotate time is invalid, write 30s, 15m or 1h"),
         (&["--record-buffer", "1K"], "1K: record buffer is smaller than 1M"),
         (&["--codec-map", "128=opus/48000"], "128=opus/48000: codec map is invalid"),

@@ -31,6 +31,7 @@ pub mod frame;
 pub mod front;
 pub mod hep;
 pub mod host;
+pub mod journal;
 pub mod latch;
 pub mod pcap;
 pub mod pcapng;

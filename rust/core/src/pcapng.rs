@@ -84,6 +84,31 @@ pub fn interface(name: &str, out: &mut Vec<u8>) {
     encode(&description(Cow::Borrowed(fitting(name))).into_block(), out);
 }
 
+/// Appends the description of the next interface with words on what it is and `comments`, each text cut at 65535
+/// bytes.
+pub fn described_interface(name: &str, words: &str, comments: &[&str], out: &mut Vec<u8>) {
+    let mut block = description(Cow::Borrowed(fitting(name)));
+    block.options.push(InterfaceDescriptionOption::IfDescription(Cow::Borrowed(fitting(words))));
+    block.options.extend(comments.iter().map(|text| InterfaceDescriptionOption::Common(comment(text))));
+    encode(&block.into_block(), out);
+}
+
+/// Appends a block of any type around `body`, which is filled up with zeros to whole words.
+pub fn block(kind: u32, body: &[u8], out: &mut Vec<u8>) {
+    let filled = body.len().next_multiple_of(4);
+    let len = (filled as u32 + 12).to_ne_bytes();
+    out.extend_from_slice(&kind.to_ne_bytes());
+    out.extend_from_slice(&len);
+    out.extend_from_slice(body);
+    out.resize(out.len() + filled - body.len(), 0);
+    out.extend_from_slice(&len);
+}
+
+/// The word at an offset of a block, in the byte order of this machine; none if it is not as long.
+pub fn word(block: &[u8], at: usize) -> Option<u32> {
+    block.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
 /// Appends a frame of `interface`.
 ///
 /// The interface must have been described in this section.

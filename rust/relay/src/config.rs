@@ -83,6 +83,16 @@ pub enum RecordFormat {
     Adhoc,
 }
 
+/// How recordings are laid out in files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecordLayout {
+    /// A file, or two, for each recording.
+    #[default]
+    Call,
+    /// A file for all recordings of a worker, and the next one when its time is over.
+    Journal,
+}
+
 /// Settings of the recorder.
 #[derive(Clone, Debug)]
 pub struct RecordConfig {
@@ -100,6 +110,10 @@ pub struct RecordConfig {
     pub format: RecordFormat,
     /// How files are compressed when they are complete (`--record-compress`).
     pub compress: Option<Compression>,
+    /// Whether each recording has its own file, or all of a worker share one (`--record-layout`).
+    pub layout: RecordLayout,
+    /// How long a file of the journal layout is written until the next one begins (`--record-segment`).
+    pub segment: Duration,
     /// Nanosecond time stamps in classic pcap (`--record-ns`); pcapng always has them.
     pub nanoseconds: bool,
     /// Names, modes and visibility of the C program: no `.part`, mode by umask, `%` as it is, no sidecar.
@@ -138,6 +152,8 @@ impl Default for RecordConfig {
             name: None,
             format: RecordFormat::Pcapng,
             compress: None,
+            layout: RecordLayout::Call,
+            segment: Duration::from_secs(60),
             nanoseconds: false,
             compat: false,
             buffer_bytes: 64 << 20,
@@ -158,6 +174,8 @@ impl RecordConfig {
     pub const ROTATE_BYTES_MIN: u64 = 1 << 20;
     /// The smallest [`Self::rotate_time`].
     pub const ROTATE_TIME_MIN: Duration = Duration::from_secs(1);
+    /// What [`Self::segment`] may be.
+    pub const SEGMENT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
     /// What [`Self::flush`] may be.
     pub const FLUSH_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 

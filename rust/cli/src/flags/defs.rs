@@ -328,6 +328,16 @@ const RECORDING: &[Opt] = &[
         "Names and folders of recordings in place of CALLID=FROMTAG: %Y/%m/%d/%{call-id}=%{from-tag}",
     )
     .long("record-name"),
+    Opt::new(
+        "record_layout",
+        Form::Word("LAYOUT", &["call", "journal"]),
+        "call (files for each recording) or journal (one file for all, the next one each minute)",
+    )
+    .long("record-layout")
+    .default(Fallback::Value("call")),
+    Opt::new("record_segment", Form::Text("DURATION"), "How long a file of a journal lasts: 30s, 5m, 1h")
+        .long("record-segment")
+        .default(Fallback::Value("60s")),
     Opt::new("record_ns", Form::Switch, "Nanoseconds in classic pcap").long("record-ns"),
     Opt::new("record_buffer", Form::Bytes("BYTES"), "Memory for packets that wait for the disk; K, M, G")
         .long("record-buffer")

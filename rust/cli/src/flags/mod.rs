@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use rtpproxy_core::config::{LatchMode, RecordScope};
 use rtpproxy_core::file_name::Compression;
-use rtpproxy_relay::config::{MinFree, Module, RecordConfig, RecordEvents, RecordFormat, Scheduling};
+use rtpproxy_relay::config::{
+    MinFree, Module, RecordConfig, RecordEvents, RecordFormat, RecordLayout, Scheduling,
+};
 use rtpproxy_relay::record_name::RecordName;
 
 use crate::identity::{self, Identity};
@@ -87,6 +89,8 @@ pub(crate) struct Flags {
     pub(crate) record_format: Option<RecordFormat>,
     pub(crate) record_scope: Option<RecordScope>,
     pub(crate) record_name: Option<RecordName>,
+    pub(crate) record_layout: Option<RecordLayout>,
+    pub(crate) record_segment: Option<Duration>,
     pub(crate) record_ns: bool,
     pub(crate) record_buffer: Option<usize>,
     pub(crate) record_flush: Option<Duration>,
@@ -294,6 +298,8 @@ impl Flags {
             "record_fallback" => self.record_fallback = Some(value.into()),
             "record_format" => self.record_format = Some(record_format(&text)?),
             "record_scope" => self.record_scope = Some(record_scope(&text)?),
+            "record_layout" => self.record_layout = Some(record_layout(&text)?),
+            "record_segment" => self.record_segment = Some(record_segment(&text)?),
             "record_name" => {
                 let name = RecordName::parse(&utf8(value)?).map_err(|error| error.to_string())?;
                 self.record_name = Some(name);
@@ -433,6 +439,20 @@ fn record_scope(text: &str) -> Result<RecordScope, String> {
         "stream" => Ok(RecordScope::Stream),
         _ => Err(format!("{text}: unknown record scope, choose call or stream")),
     }
+}
+
+fn record_layout(text: &str) -> Result<RecordLayout, String> {
+    match text {
+        "call" => Ok(RecordLayout::Call),
+        "journal" => Ok(RecordLayout::Journal),
+        _ => Err(format!("{text}: unknown record layout, choose call or journal")),
+    }
+}
+
+fn record_segment(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .filter(|segment| RecordConfig::SEGMENT_RANGE.contains(segment))
+        .ok_or_else(|| format!("{text}: record segment is invalid, write 1s to 1h"))
 }
 
 fn record_buffer(text: &str) -> Result<usize, String> {

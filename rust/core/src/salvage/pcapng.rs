@@ -2,6 +2,7 @@
 
 use super::{Measure, Origin, Packet, Piece, chunk};
 use crate::frame;
+use crate::journal::{BLOCK_TYPE, Record};
 use crate::pcapng::{INTERFACE_NAMES, SYNTHETIC_NAME, interface_of};
 use crate::recording::{Channel, Leg};
 use crate::time::Wall;
@@ -86,6 +87,13 @@ impl Layout {
                     self.interfaces.resize(number + 1, None);
                 }
                 self.interfaces[number] = interface;
+            }
+            // Those of a journal may be lost too; it says the number of the next one.
+            Piece::Other if self.is_holed => {
+                if let Some(Record::Member(member)) = Record::parse(piece) {
+                    let next = self.interfaces.len().max(member.first_interface as usize);
+                    self.interfaces.resize(next.min(INTERFACES_MAX), None);
+                }
             }
             _ => {}
         }
@@ -229,7 +237,12 @@ fn comments(order: Order, bytes: &[u8]) -> Vec<&str> {
 }
 
 fn origin(name: &[u8]) -> Origin {
-    (0..=SYNTHETIC).find(|number| usual_name(*number).as_bytes() == name).map_or(Origin::Unnamed, usual)
+    // In the segment of a journal, the call-id stands before it.
+    let name = INTERFACE_NAMES.iter().rev().chain([&SYNTHETIC_NAME]).find_map(|usual| {
+        let before = name.strip_suffix(usual.as_bytes())?;
+        (before.is_empty() || before.ends_with(b" ")).then_some(*usual)
+    });
+    (0..=SYNTHETIC).find(|number| Some(usual_name(*number)) == name).map_or(Origin::Unnamed, usual)
 }
 
 /// What our recorder gives an interface of this number to.
@@ -259,10 +272,13 @@ const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 const INTERFACE: u32 = 1;
 const TOTALS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
-/// What counts behind damage: sections, interfaces, packets of both kinds, names, totals.
-const KNOWN: [u32; 6] = [SECTION, INTERFACE, 3, 4, TOTALS, ENHANCED_PACKET];
+/// What counts behind damage: sections, interfaces, packets of both kinds, names, totals, blocks of journals.
+const KNOWN: [u32; 7] = [SECTION, INTERFACE, 3, 4, TOTALS, ENHANCED_PACKET, BLOCK_TYPE];
 /// The number of the interface that is nobody's.
 const SYNTHETIC: u32 = INTERFACE_NAMES.len() as u32;
+
+/// More than a segment of a journal has; nothing that a damaged file says makes us take more memory.
+const INTERFACES_MAX: usize = 1 << 20;
 
 const HEAD_LEN: usize = 12;
 const EMPTY_BLOCK_LEN: usize = 12;

@@ -9,6 +9,8 @@ use rtpproxy_core::time::{Mono, Now, Wall};
 
 use super::finish::Job;
 use super::gather::Gathered;
+use super::journal::Journal;
+use super::journal::sync::Work;
 use super::period::Periods;
 use super::queue::{Chunk, Entry, Note, Outlet};
 use super::recording::{Recording, Shared};
@@ -24,16 +26,27 @@ pub(super) struct Drain {
     /// The finishers of the folders, by [`Site`].
     finished: Vec<Sender<Job>>,
     periods: Periods,
+    /// One for each worker, in that layout.
+    journals: Vec<Journal>,
     swept: Instant,
 }
 
 impl Drain {
     /// A drain for the other ends of `outlets`, one for each worker; `finished` leads to a finisher for each site.
-    pub(super) fn new(outlets: Vec<Outlet>, shared: Shared, finished: Vec<Sender<Job>>) -> Self {
+    ///
+    /// In the journal layout, `syncs` lead to what makes segments durable, for each site; otherwise there are none.
+    pub(super) fn new(
+        outlets: Vec<Outlet>,
+        shared: Shared,
+        finished: Vec<Sender<Job>>,
+        syncs: &[Sender<Work>],
+    ) -> Self {
         let gathered = outlets.iter().map(|_| Gathered::default()).collect();
+        let workers = if syncs.is_empty() { 0 } else { outlets.len() };
+        let journals = (0..workers).map(|worker| Journal::new(worker, syncs.to_vec())).collect();
         let periods = Periods::of(shared.config.flush);
         let swept = Instant::now();
-        Self { outlets, gathered, recordings: HashMap::new(), shared, finished, periods, swept }
+        Self { outlets, gathered, recordings: HashMap::new(), shared, finished, journals, periods, swept }
     }
 
     /// Works until something is sent on `stop`, or its sender dropped; then writes and closes everything.
@@ -46,7 +59,8 @@ impl Drain {
             let is_stopped = if is_behind {
                 stop.try_recv() != Err(TryRecvError::Empty)
             } else {
-                let pause = if self.recordings.is_empty() { IDLE_POLL } else { self.periods.poll };
+                let is_idle = self.recordings.is_empty() && self.journals.iter().all(Journal::is_idle);
+                let pause = if is_idle { IDLE_POLL } else { self.periods.poll };
                 stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout)
             };
             if is_stopped {
@@ -94,6 +108,8 @@ impl Drain {
             Entry::Packet(packet, payload) => {
                 if let Some(recording) = self.recordings.get_mut(&(worker, packet.id)) {
                     recording.packet(&mut self.shared, packet, payload, now);
+                } else if let Some(journal) = self.journals.get_mut(worker) {
+                    journal.packet(&mut self.shared, packet, payload, now);
                 }
             }
         }
@@ -105,6 +121,8 @@ impl Drain {
             Note::Dropped(dropped) => {
                 if let Some(recording) = self.recordings.get_mut(&(worker, dropped.id)) {
                     recording.dropped(&dropped);
+                } else if let Some(journal) = self.journals.get_mut(worker) {
+                    journal.dropped(&dropped);
                 }
             }
         }
@@ -114,11 +132,16 @@ impl Drain {
         let key = (worker, event.id());
         if let RecordingEvent::Start(start) = event {
             let shared = &mut self.shared;
+            if let Some(journal) = self.journals.get_mut(worker).filter(|_| Journal::takes(&start)) {
+                return journal.start(*start, shared, now);
+            }
             shared.running = self.recordings.len();
             self.recordings.entry(key).or_insert_with(|| Recording::new(*start, shared, now));
             return;
         }
-        let Some(recording) = self.recordings.get_mut(&key) else { return };
+        let Some(recording) = self.recordings.get_mut(&key) else {
+            return self.journal_event(worker, event, now);
+        };
         match event {
             RecordingEvent::Start(_) => {}
             RecordingEvent::Facts { to_tag, legs, .. } => recording.facts(to_tag, *legs),
@@ -131,6 +154,16 @@ impl Drain {
                     self.hand_over(recording);
                 }
             }
+        }
+    }
+
+    fn journal_event(&mut self, worker: usize, event: RecordingEvent, now: Instant) {
+        let Some(journal) = self.journals.get_mut(worker) else { return };
+        match event {
+            RecordingEvent::Start(_) => {}
+            RecordingEvent::Facts { id, to_tag, legs } => journal.facts(id, to_tag, *legs),
+            RecordingEvent::Mark { id, at, mark } => journal.mark(id, at, &mark),
+            RecordingEvent::End { id, at, reason } => journal.end(id, &mut self.shared, at, reason, now),
         }
     }
 
@@ -150,7 +183,12 @@ impl Drain {
         }
         self.hand_over_left();
         self.hand_over_complete(false);
-        self.shared.watch.set_refusing(self.recordings.values().any(Recording::is_in_trouble));
+        for journal in &mut self.journals {
+            journal.tick(&mut self.shared, now);
+        }
+        let is_refusing = self.recordings.values().any(Recording::is_in_trouble)
+            || self.journals.iter().any(Journal::is_in_trouble);
+        self.shared.watch.set_refusing(is_refusing);
     }
 
     fn hand_over_left(&mut self) {
@@ -186,6 +224,9 @@ impl Drain {
         }
         self.hand_over_left();
         self.hand_over_complete(true);
+        for journal in self.journals {
+            journal.close(&mut self.shared, at, now);
+        }
     }
 }
 

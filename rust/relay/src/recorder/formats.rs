@@ -26,6 +26,8 @@ pub(super) struct Notes {
 #[derive(Debug)]
 pub(super) struct Encoder {
     layout: Layout,
+    /// The number of the first interface in pcapng.
+    first_interface: u32,
     macs: MacStyle,
     /// The headers for each stream, and the addresses they are made for.
     framers: [Option<(SocketAddr, SocketAddr, Framer)>; 4],
@@ -45,11 +47,17 @@ impl Encoder {
         };
         Self {
             layout,
+            first_interface: 0,
             macs,
             framers: [const { None }; 4],
             frame: Vec::new(),
             steady: config.compat.then_some(None),
         }
+    }
+
+    /// The interfaces are others from here on, beginning with this one.
+    pub(super) fn set_first_interface(&mut self, number: u32) {
+        self.first_interface = number;
     }
 
     /// Whether the format has room for comments.
@@ -100,7 +108,8 @@ impl Encoder {
                     drops: (notes.dropped > 0).then_some(notes.dropped),
                     comments: &borrowed(&notes.comments),
                 };
-                pcapng::packet(pcapng::interface_of(packet.leg, packet.channel), at, &frame, options, out);
+                let interface = self.first_interface + pcapng::interface_of(packet.leg, packet.channel);
+                pcapng::packet(interface, at, &frame, options, out);
                 self.frame = frame;
             }
         }
@@ -121,7 +130,7 @@ impl Encoder {
         self.frame.clear();
         Framer::new(src, dst, Macs::Leg(sender)).write(0, text, &mut self.frame);
         let options = PacketOptions { comments: &[SYNTHETIC_COMMENT], ..PacketOptions::default() };
-        pcapng::packet(SYNTHETIC_INTERFACE, at, &self.frame, options, out);
+        pcapng::packet(self.first_interface + SYNTHETIC_INTERFACE, at, &self.frame, options, out);
     }
 
     /// Appends what stands at the end of a file: totals, and remarks on what no packet followed.
@@ -134,7 +143,7 @@ impl Encoder {
             for leg in [Leg::Caller, Leg::Callee] {
                 let stream = tally.stream(leg, channel);
                 let received = stream.packets + stream.dropped;
-                let interface = pcapng::interface_of(leg, channel);
+                let interface = self.first_interface + pcapng::interface_of(leg, channel);
                 pcapng::statistics(interface, start, end, received, stream.dropped, &comments, out);
                 comments.clear();
             }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use rtpproxy_core::command::{CallId, Tag};
 use rtpproxy_core::compression;
 use rtpproxy_core::file_name::Compression;
+use rtpproxy_core::journal::Record;
 use rtpproxy_core::pcap::{self, Resolution};
 use rtpproxy_core::pcapng;
 use rtpproxy_core::recording::{Channel, Leg, LegFacts, RecordingId};
@@ -62,6 +63,10 @@ pub(super) struct Findings {
     pub(super) legs: [LegFacts; 2],
     /// There are packets of which nobody knows whose they are.
     pub(super) is_anonymous: bool,
+    /// It is the segment of a journal.
+    pub(super) is_journal: bool,
+    /// How many recordings that tells of.
+    pub(super) recordings: usize,
     /// How many bytes were cut off.
     pub(super) cut_bytes: u64,
     /// Damage before the ends, with the number of the file.
@@ -157,7 +162,9 @@ impl Findings {
                             self.packet(&packet, hints);
                         }
                         Piece::Totals { .. } => end.has_totals = true,
-                        Piece::Other => {}
+                        Piece::Other => {
+                            self.recordings += usize::from(is_member(bytes));
+                        }
                     }
                 }
                 Event::Tail(tail) if tail.at > 0 && (tail.is_zeros || tail.len <= TORN_MAX) => {}
@@ -188,7 +195,7 @@ impl Findings {
                 pcapng::section(&["nothing was recorded before the relay ended"], &mut out);
                 pcapng::INTERFACE_NAMES.into_iter().for_each(|name| pcapng::interface(name, &mut out));
             }
-            Some(Format::Pcapng) if end.has_head && end.is_native && !end.has_totals => {
+            Some(Format::Pcapng) if end.has_head && end.is_native && !end.has_totals && !self.is_journal => {
                 self.totals(end, &mut out);
             }
             _ => {}
@@ -212,6 +219,10 @@ impl Findings {
     }
 
     fn comment(&mut self, text: &str) {
+        if self.is_journal {
+            // It is one of many calls'.
+            return;
+        }
         let Some((name, id)) = text.split_once(": ") else { return };
         match name {
             "call-id" => self.call_id = Some(id_bytes(id).as_slice().into()),
@@ -281,6 +292,10 @@ pub(super) struct Stopped;
 pub(super) fn now_text() -> String {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     rfc3339(Wall(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)))
+}
+
+fn is_member(block: &[u8]) -> bool {
+    matches!(Record::parse(block), Some(Record::Member(_)))
 }
 
 /// The bytes of an id in a comment: its text, unless that has lost some and they stand behind it.

@@ -15,6 +15,7 @@
 //! | `gather` | what came from a worker, in the order of time |
 //! | `recording` | one recording: files, marks, its end |
 //! | `gaps` | packets that are missing, and other remarks for the next packet |
+//! | `journal` | the other layout: all recordings of a worker in one file after the other |
 //! | `head` | the synthetic SIP frames |
 //! | `formats`, `tally` | packets as bytes; totals |
 //! | `writer`, `files`, `names` | one file; the folders; safe names |
@@ -35,6 +36,7 @@ mod formats;
 mod gaps;
 mod gather;
 mod head;
+mod journal;
 mod ledger;
 mod leftover;
 mod names;
@@ -72,7 +74,7 @@ pub use self::queue::RecorderTap;
 use self::recording::Shared;
 use self::retention::Retention;
 pub use self::watch::FolderWatch;
-use crate::config::RecordConfig;
+use crate::config::{RecordConfig, RecordLayout};
 use crate::work::{Outcome, WorkThreads};
 
 /// The threads behind all recordings.
@@ -147,12 +149,24 @@ impl Recorder {
             ledger: Arc::clone(&ledger),
             left: Vec::new(),
         };
-        let drain = Drain::new(outlets, shared, finished);
+        let mut syncs = Vec::new();
+        let mut syncing = Vec::new();
+        if shared.config.layout == RecordLayout::Journal {
+            for finished in &finished {
+                let (works_in, works) = unbounded();
+                let finished = finished.clone();
+                syncs.push(works_in);
+                syncing.push(spawn("recorder-sync", move || journal::sync::run(&works, &finished))?);
+            }
+        }
+        let drain = Drain::new(outlets, shared, finished, &syncs);
+        drop(syncs);
         let overseer = Overseer { watch: Arc::clone(&watch), ledger: Arc::clone(&ledger) };
         let ended = stopped.clone();
         let overseer = spawn("recorder-watch", move || overseer.run(&ended))?;
         let drain = spawn("recorder", move || drain.run(&stopped))?;
-        let threads = Threads { stop, probe, retention, drain, recovery, overseer, finishers, listeners };
+        let threads =
+            Threads { stop, probe, retention, drain, syncing, recovery, overseer, finishers, listeners };
         let view = RecorderView(Some(Viewed { ledger, watch: Arc::clone(&watch), budget, conversions }));
         Ok((Self { watch, view, threads: Some(threads) }, taps))
     }
@@ -174,13 +188,14 @@ impl Recorder {
         let Some(threads) = self.threads else {
             return;
         };
-        let Threads { stop, probe, retention, drain, recovery, overseer, finishers, listeners } = threads;
+        let Threads { stop, probe, retention, drain, syncing, recovery, overseer, finishers, listeners } =
+            threads;
         drop((stop, probe));
         if let Some(retention) = retention {
             retention.stop();
         }
         let deadline = Instant::now() + SHUTDOWN_MAX;
-        for thread in [overseer, drain].into_iter().chain(recovery).chain(finishers) {
+        for thread in [overseer, drain].into_iter().chain(syncing).chain(recovery).chain(finishers) {
             join(thread, deadline);
         }
         // Now they have heard of every recording.
@@ -197,6 +212,8 @@ struct Threads {
     /// With limits for what is kept.
     retention: Option<Retention>,
     drain: JoinHandle<()>,
+    /// For each place, in the journal layout; they end after the recorder.
+    syncing: Vec<JoinHandle<()>>,
     /// For each place; none with `compat`, whose files have their names from the start.
     recovery: Vec<JoinHandle<()>>,
     /// For each place; they end after the others.

@@ -6,9 +6,12 @@ use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use chrono::DateTime;
 use rtpproxy_core::command::Tag;
 use rtpproxy_core::file_name::FileName;
+use rtpproxy_core::journal;
 use rtpproxy_core::recording::{Channel, Coverage, Leg, RecordingStart};
+use rtpproxy_core::time::Wall;
 
 use super::sidecar::call_key;
 use crate::config::{RecordConfig, RecordFormat};
@@ -64,6 +67,16 @@ impl Names {
         let sidecar_suffix = sidecar_suffix.into();
         let part = config.is_rotating().then_some(1);
         Self { folders, stem, suffixes, sidecar_suffix, part, first_attempt: 1 }
+    }
+
+    /// The names of the segment of `worker` that begins at `at`.
+    pub(super) fn segment(at: Wall, worker: usize) -> Self {
+        let begin = DateTime::from_timestamp_nanos(i64::try_from(at.0).unwrap_or(i64::MAX));
+        let begin = begin.format("%Y%m%dT%H%M%S%.3fZ");
+        let stem = format!("{}{begin}-w{worker}", journal::NAME).into_bytes();
+        let suffixes = vec![Cow::Borrowed(".pcapng")];
+        let sidecar_suffix = ".json".into();
+        Self { folders: Vec::new(), stem, suffixes, sidecar_suffix, part: None, first_attempt: 1 }
     }
 
     /// The names for files that an earlier process has left, which begin with `stem`. They stay in their folder.
@@ -239,7 +252,7 @@ mod tests {
         let template = RecordName::parse("%{call-id}.%3f").unwrap();
         let config = RecordConfig { name: Some(template), ..RecordConfig::default() };
         let mut start = start(b"c", b"f", Coverage::Call);
-        start.at.wall = rtpproxy_core::time::Wall(250_000_000);
+        start.at.wall = Wall(250_000_000);
         assert_eq!(Names::new(&start, 1, &config).file(0, 1), "c%2E250.pcapng");
     }
 

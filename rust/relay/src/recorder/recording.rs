@@ -10,7 +10,8 @@ use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, LegFacts, Mark
 use rtpproxy_core::time::{Now, Wall};
 use tracing::{error, info};
 
-use self::place::{MOVE_AFTER, Place};
+use self::place::MOVE_AFTER;
+pub(super) use self::place::Place;
 use self::rotation::Rotation;
 use super::files::Folders;
 use super::finish::{Closed, Job};

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use rtpproxy_core::command::{CallId, Tag};
 use rtpproxy_core::file_name::{Compression, Content, FileName, PART};
+use rtpproxy_core::journal;
 use rtpproxy_core::salvage::Format;
 use tracing::{debug, error, info, warn};
 
@@ -178,7 +179,9 @@ impl Recovery {
         for part in parts.iter().filter(|part| part.hints.compression.is_none()) {
             remove_unfinished_conversions(&part.part, &target)?;
         }
+        let is_journal = journal::is_segment(parts[0].part.as_bytes());
         let mut findings = Findings::default();
+        findings.is_journal = is_journal;
         let is_stopped = || self.stop.try_recv() == Err(TryRecvError::Disconnected);
         let mut closed = Vec::with_capacity(parts.len());
         for (part, file) in parts.iter().zip(files) {
@@ -326,6 +329,8 @@ fn job(
         tally,
         legs,
         is_anonymous,
+        is_journal,
+        recordings,
         cut_bytes,
         holes,
         ..
@@ -345,6 +350,9 @@ fn job(
     let legs = (!is_anonymous).then_some(&legs);
     let mut sidecar = Sidecar::recovered(&ids, format, &tally, legs, recovered);
     sidecar.requested = start;
+    if is_journal {
+        sidecar.set_segment(recordings);
+    }
     Job {
         packets: tally.sum(|stream| stream.packets),
         missing: tally.sum(|stream| stream.dropped),

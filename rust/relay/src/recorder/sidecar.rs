@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use chrono::{DateTime, SecondsFormat};
 use rtpproxy_core::command::Tag;
+use rtpproxy_core::journal::Member;
 use rtpproxy_core::recording::{Channel, Coverage, Leg, LegFacts, Mark, RecordingStart};
 use rtpproxy_core::salvage::Format;
 use rtpproxy_core::time::Wall;
@@ -49,6 +50,9 @@ pub(super) struct Sidecar {
     /// Packets counted above that the disk refused to the end.
     unsaved: u64,
     synthetic_frames: u64,
+    /// Of the segment of a journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segment: Option<SegmentFacts>,
     legs: Option<Legs>,
     gaps: Vec<GapFacts>,
     pauses: Vec<Pause>,
@@ -107,6 +111,34 @@ impl Sidecar {
         sidecar
     }
 
+    /// The sidecar of the segment of a journal, without its file. It begins at `start` and has so many `recordings`.
+    pub(super) fn segment(
+        worker: usize,
+        recordings: usize,
+        start: Wall,
+        tally: &Tally,
+        (ended_at, reason): (Wall, &'static str),
+    ) -> Self {
+        let ended = Ended { at: Some(rfc3339(ended_at)), reason };
+        let mut sidecar = Self::of(&Ids::default(), Format::Pcapng, tally, ended);
+        sidecar.format = JOURNAL;
+        sidecar.requested = Some(rfc3339(start));
+        sidecar.segment = Some(SegmentFacts { worker: Some(worker), recordings });
+        sidecar
+    }
+
+    /// Whether it is that of a segment.
+    pub(super) fn is_segment(&self) -> bool {
+        self.format == JOURNAL
+    }
+
+    /// Says that what was recovered is a segment with so many recordings.
+    pub(super) fn set_segment(&mut self, recordings: usize) {
+        self.format = JOURNAL;
+        self.segment = Some(SegmentFacts { worker: None, recordings });
+        self.legs = None;
+    }
+
     /// The sidecar of a recording that a process did not end, without its files. `legs` are `None` if nobody
     /// knows whose packets these are.
     pub(super) fn recovered(
@@ -146,6 +178,7 @@ impl Sidecar {
             dropped: tally.sum(|stream| stream.dropped),
             unsaved: tally.unsaved,
             synthetic_frames: tally.synthetic_frames,
+            segment: None,
             legs: None,
             gaps: tally.gaps.iter().map(GapFacts::from).collect(),
             pauses: tally.pauses.iter().map(Pause::from).collect(),
@@ -169,6 +202,14 @@ pub(super) struct Ids<'a> {
     pub(super) call_id: Option<&'a [u8]>,
     pub(super) from_tag: Option<&'a [u8]>,
     pub(super) to_tag: Option<&'a [u8]>,
+}
+
+/// What there is in the segment of a journal: the segment itself tells of each recording.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct SegmentFacts {
+    /// `None` if it was recovered.
+    worker: Option<usize>,
+    recordings: usize,
 }
 
 /// What became of a recording whose process did not end it.
@@ -232,6 +273,17 @@ pub(super) fn section_comments(start: &RecordingStart) -> Vec<String> {
     let mut comments = vec![id_text("call-id", call_id.as_bytes()), id_text("from-tag", from_tag.as_bytes())];
     comments.extend(to_tag.as_ref().map(|tag| id_text("to-tag", tag.as_bytes())));
     comments.push(format!("start: {}", rfc3339(at.wall)));
+    comments
+}
+
+/// What the interfaces of a recording in a segment say of it.
+pub(super) fn member_comments(member: &Member) -> Vec<String> {
+    let Member { recording, leg, start, call_id, from_tag, to_tag, .. } = member;
+    let mut comments = vec![id_text("call-id", call_id.as_bytes()), id_text("from-tag", from_tag.as_bytes())];
+    comments.extend(to_tag.as_ref().map(|tag| id_text("to-tag", tag.as_bytes())));
+    comments.push(format!("start: {}", rfc3339(*start)));
+    comments.push(format!("recording: {recording}"));
+    comments.extend(leg.map(|leg| format!("leg: {}", leg.name())));
     comments
 }
 
@@ -427,6 +479,9 @@ pub(super) fn channel_name(channel: Channel) -> &'static str {
         Channel::Rtcp => "rtcp",
     }
 }
+
+/// The format of segments.
+const JOURNAL: &str = "journal";
 
 #[cfg(test)]
 mod tests {

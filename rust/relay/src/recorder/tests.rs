@@ -7,6 +7,7 @@ mod compress;
 mod faults;
 mod folder;
 mod gather;
+mod journal;
 mod read;
 mod recover;
 mod rotate;

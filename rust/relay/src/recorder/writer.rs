@@ -161,6 +161,16 @@ impl<S: Storage> Writer<S> {
         self.len
     }
 
+    /// Where the next record will be in the file.
+    pub(super) fn position(&self) -> u64 {
+        self.len + self.buffer.len() as u64
+    }
+
+    /// The file.
+    pub(super) fn storage(&self) -> Option<&S> {
+        self.storage.as_ref()
+    }
+
     /// Whether the last write failed.
     pub(super) fn is_failing(&self) -> bool {
         self.retry_at.is_some()

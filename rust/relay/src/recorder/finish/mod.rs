@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, never, select};
 use rtpproxy_core::command::CallId;
 use rtpproxy_core::file_name::Compression;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub(super) use self::convert::{Conversions, Converter};
 use super::disk::no_answer;
@@ -116,6 +116,8 @@ impl Job {
         if self.sidecar.next.is_some() {
             let file = self.path();
             info!(call_id, file = %file.display(), packets, missing, "file of a recording finished");
+        } else if self.sidecar.is_segment() && !self.is_recovered {
+            debug!(file = %self.path().display(), packets, missing, "segment of the journal finished");
         } else if self.is_recovered {
             warn!(call_id, file = %self.path().display(), packets, missing, "recording recovered");
         } else {

@@ -19,13 +19,13 @@ use super::{OpenFile, Recording, Shared, Trouble};
 
 /// Where files are.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) site: Site,
+pub(in crate::recorder) struct Place {
+    pub(in crate::recorder) site: Site,
     /// The names of the files.
-    pub(super) parts: Vec<OsString>,
-    pub(super) attempt: u32,
-    pub(super) spool: Arc<Folder>,
-    pub(super) target: Arc<Folder>,
+    pub(in crate::recorder) parts: Vec<OsString>,
+    pub(in crate::recorder) attempt: u32,
+    pub(in crate::recorder) spool: Arc<Folder>,
+    pub(in crate::recorder) target: Arc<Folder>,
 }
 
 impl Recording {

@@ -260,7 +260,7 @@ struct Ended {
     _reason: String,
 }
 
-const FORMATS: [&str; 3] = ["pcapng", "pcap", "adhoc"];
+const FORMATS: [&str; 4] = ["pcapng", "pcap", "adhoc", "journal"];
 /// The longest sidecar, in bytes: 256 gaps, pauses and marks take less than a tenth of it.
 const SIDECAR_MAX: u64 = 1 << 20;
 /// How deep folders below are looked into.

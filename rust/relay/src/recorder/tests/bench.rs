@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rtpproxy_core::effects::{Payload, RecordPacket};
 use rtpproxy_core::file_name::Compression;
 use rtpproxy_core::recording::{
@@ -19,10 +19,11 @@ use tempfile::TempDir;
 use super::super::drain::Drain;
 use super::super::files::Folders;
 use super::super::finish::{self, Converter, Job};
+use super::super::journal::sync::{self, Work};
 use super::super::queue::{self, Budget, RecorderTap};
 use super::super::recording::Shared;
 use super::super::watch::FolderWatch;
-use crate::config::RecordConfig;
+use crate::config::{RecordConfig, RecordLayout};
 
 /// A worker's tap, the recorder thread's work and the finisher's, all in this thread.
 pub(super) struct Bench {
@@ -32,6 +33,8 @@ pub(super) struct Bench {
     pub(super) watch: Arc<FolderWatch>,
     jobs: Receiver<Job>,
     compress: Option<Compression>,
+    /// Of the journal layout.
+    syncing: Option<(Receiver<Work>, Sender<Job>)>,
 }
 
 /// What is left when everything is written.
@@ -62,8 +65,12 @@ impl Bench {
             ledger: Arc::default(),
             left: Vec::new(),
         };
-        let drain = Drain::new(vec![outlet], shared, vec![finished.clone(), finished]);
-        Self { folder, tap, drain, watch, jobs, compress }
+        let (syncs, works) = unbounded();
+        let is_journal = shared.config.layout == RecordLayout::Journal;
+        let syncs = if is_journal { vec![syncs.clone(), syncs] } else { Vec::new() };
+        let syncing = is_journal.then(|| (works, finished.clone()));
+        let drain = Drain::new(vec![outlet], shared, vec![finished.clone(), finished], &syncs);
+        Self { folder, tap, drain, watch, jobs, compress, syncing }
     }
 
     pub(super) fn start(&mut self, id: u64, call_id: &[u8], coverage: Coverage) {
@@ -106,10 +113,13 @@ impl Bench {
     }
 
     pub(super) fn finish(self) -> Recorded {
-        let Self { folder, tap, drain, jobs, compress, .. } = self;
+        let Self { folder, tap, drain, jobs, compress, syncing, .. } = self;
         drop(tap);
         let (_, stopped) = bounded(0);
         drain.run(&stopped);
+        if let Some((works, finished)) = syncing {
+            sync::run(&works, &finished);
+        }
         run_finisher(&jobs, compress);
         Recorded { folder }
     }
