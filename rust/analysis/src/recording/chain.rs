@@ -204,6 +204,14 @@ mod tests {
     }
 
     #[test]
+    fn files_that_are_compressed_already_belong_to_those_that_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        touch(folder.path(), &["x.001.pcapng.zst", "x.002.pcapng.gz", "x.003.pcapng.part"]);
+        let chain = Chain::of(&folder.path().join("x.003.pcapng.part")).unwrap().unwrap();
+        assert_eq!(names(&chain), ["x.001.pcapng.zst", "x.002.pcapng.gz", "x.003.pcapng.part"]);
+    }
+
+    #[test]
     fn what_is_missing_is_told() {
         let folder = tempfile::tempdir().unwrap();
         touch(folder.path(), &["x.003.pcapng", "x.004.pcapng", "x.006.pcapng"]);
