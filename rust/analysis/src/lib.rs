@@ -15,6 +15,7 @@
 pub mod audio;
 pub mod capture;
 pub mod codec;
+mod content;
 pub mod listing;
 mod native;
 pub mod one_side;

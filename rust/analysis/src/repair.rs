@@ -8,7 +8,8 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rtpproxy_core::file_name::FileName;
+use rtpproxy_core::compression::{Broken, Compressor};
+use rtpproxy_core::file_name::{Compression, FileName};
 use rtpproxy_core::pcap::{self, Resolution};
 use rtpproxy_core::pcapng::{self, INTERFACE_NAMES, SYNTHETIC_NAME};
 use rtpproxy_core::recording::{Channel, Leg};
@@ -16,6 +17,7 @@ use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage
 use rtpproxy_core::time::Wall;
 use serde_json::{Value, json};
 
+use crate::content::{self, UpToDamage};
 use crate::verify::{Inspection, Sidecar, Unit, expected_format, is_being_written, sidecar_of, without_part};
 
 /// Where a repaired recording goes.
@@ -114,8 +116,8 @@ impl Work<'_> {
     fn file(&mut self, index: usize, path: &Path, progress: &dyn Fn(u64)) -> Result<Value, RepairError> {
         let output = self.output_of(path);
         let draft = Draft::create(&output, self.replaces || *self.target == Target::InPlace)?;
-        let Copied { packets, bytes, holes, notes, pieces } = draft.fill(path)?;
-        if pieces == 0 && !holes.is_empty() {
+        let Copied { packets, bytes, holes, notes, pieces, broken } = draft.fill(path)?;
+        if pieces == 0 && (!holes.is_empty() || broken.is_some()) {
             return Err(RepairError::Nothing(path.to_owned()));
         }
         draft.finish(&output)?;
@@ -123,7 +125,8 @@ impl Work<'_> {
         self.done.packets += packets;
         self.bytes += bytes;
         self.done.lost_bytes += holes.iter().map(|hole| hole.len).sum::<u64>();
-        self.done.notes.extend(notes.into_iter().map(|note| format!("{}: {note}", path.display())));
+        let notes = notes.into_iter().map(str::to_owned).chain(broken.map(|broken| broken.to_string()));
+        self.done.notes.extend(notes.map(|note| format!("{}: {note}", path.display())));
         let holes = holes.iter().take(HOLES_MAX);
         self.holes.extend(holes.map(|hole| json!({ "file": index, "at": hole.at, "bytes": hole.len })));
         self.done.files.push(output.clone());
@@ -131,6 +134,10 @@ impl Work<'_> {
         let mut entry = json!({
             "name": name.to_string_lossy(), "size": found.size, "sha256": found.sha256,
         });
+        if let Some(compression) = found.compression {
+            entry["compression"] = compression.name().into();
+            entry["content_size"] = found.content_size.into();
+        }
         if name.to_str().is_none() {
             entry["name_hex"] = name.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         }
@@ -216,10 +223,15 @@ impl Draft {
 
     /// Writes what is whole of the file at `path`.
     fn fill(&self, path: &Path) -> Result<Copied, RepairError> {
-        let source = File::open(path).map_err(in_file(path))?;
+        let mut content = content::open(path).map_err(in_file(path))?;
+        let compression = content.compression();
+        let output = Output::new(&self.file, compression).map_err(in_file(&self.path))?;
+        let source = UpToDamage(&mut content);
         let salvage = Salvage::new(source, expected_format(path)).map_err(in_file(path))?;
-        let mut copy = Copy::new(BufWriter::new(&self.file));
+        let mut copy = Copy::new(output);
         copy.run(salvage).map_err(in_file(&self.path))?;
+        copy.output.finish().map_err(in_file(&self.path))?;
+        copy.done.broken = content.broken().cloned();
         Ok(copy.done)
     }
 
@@ -248,6 +260,46 @@ struct Copied {
     bytes: u64,
     holes: Vec<Hole>,
     notes: Vec<&'static str>,
+    /// The file is compressed, and its data is damaged.
+    broken: Option<Broken>,
+}
+
+/// The file for what is whole, compressed as the damaged one was.
+enum Output<'a> {
+    Plain(BufWriter<&'a File>),
+    Compressed(Compressor<&'a File>),
+}
+
+impl<'a> Output<'a> {
+    fn new(file: &'a File, compression: Option<Compression>) -> io::Result<Self> {
+        Ok(match compression {
+            None => Self::Plain(BufWriter::new(file)),
+            Some(compression) => Self::Compressed(Compressor::new(file, compression, None)?),
+        })
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Plain(mut file) => file.flush(),
+            Self::Compressed(compressor) => compressor.finish().map(drop),
+        }
+    }
+}
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.write(bytes),
+            Self::Compressed(compressor) => compressor.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.flush(),
+            Self::Compressed(compressor) => compressor.flush(),
+        }
+    }
 }
 
 /// One file, on its way to another.
@@ -293,8 +345,7 @@ impl<W: Write> Copy<W> {
                 }
             }
         }
-        self.end()?;
-        self.output.flush()
+        self.end()
     }
 
     fn piece(&mut self, bytes: &[u8], what: &Piece<'_>) -> io::Result<()> {

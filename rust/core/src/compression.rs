@@ -5,7 +5,7 @@
 //! use rtpproxy_core::compression::{Compressor, Content};
 //! use rtpproxy_core::file_name::Compression;
 //!
-//! let mut compressor = Compressor::new(Vec::new(), Compression::Zstd, 5)?;
+//! let mut compressor = Compressor::new(Vec::new(), Compression::Zstd, Some(5))?;
 //! compressor.write_all(b"hello")?;
 //! let file = compressor.finish()?;
 //!
@@ -32,17 +32,18 @@ enum Encoder<W: Write> {
 }
 
 impl<W: Write> Compressor<W> {
-    /// A compressor of content of exactly `len` bytes. Zstandard makes one frame, with its length and a checksum.
+    /// A compressor of content of exactly `len` bytes, if that is known. Zstandard makes one frame, with that length and
+    /// a checksum.
     ///
     /// # Errors
     ///
     /// Without memory.
-    pub fn new(sink: W, compression: Compression, len: u64) -> io::Result<Self> {
+    pub fn new(sink: W, compression: Compression, len: Option<u64>) -> io::Result<Self> {
         Ok(Self(match compression {
             Compression::Zstd => {
                 let mut encoder = zstd::Encoder::new(sink, ZSTD_LEVEL)?;
                 encoder.include_checksum(true)?;
-                encoder.set_pledged_src_size(Some(len))?;
+                encoder.set_pledged_src_size(len)?;
                 Encoder::Zstd(encoder)
             }
             Compression::Gzip => Encoder::Gzip(GzEncoder::new(sink, flate2::Compression::default())),
@@ -187,7 +188,7 @@ impl<R: Read> Read for Content<R> {
 /// Compressed data that cannot be read further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the {} data is damaged near byte {at}, behind {content_len} bytes of content: {reason}",
+    "the {} data is damaged at byte {at} or before, {content_len} bytes of content could be read: {reason}",
     compression.name()
 )]
 pub struct Broken {
@@ -255,7 +256,7 @@ mod tests {
     const BOTH: [Compression; 2] = [Compression::Zstd, Compression::Gzip];
 
     fn compressed(content: &[u8], compression: Compression) -> Vec<u8> {
-        let mut compressor = Compressor::new(Vec::new(), compression, content.len() as u64).unwrap();
+        let mut compressor = Compressor::new(Vec::new(), compression, Some(content.len() as u64)).unwrap();
         compressor.write_all(content).unwrap();
         compressor.finish().unwrap()
     }
@@ -285,10 +286,10 @@ mod tests {
 
     #[test]
     fn content_of_another_length_than_was_said_is_refused() {
-        let mut compressor = Compressor::new(Vec::new(), Compression::Zstd, 4).unwrap();
+        let mut compressor = Compressor::new(Vec::new(), Compression::Zstd, Some(4)).unwrap();
         let written = compressor.write_all(b"hello");
         assert!(written.and_then(|()| compressor.finish()).is_err());
-        let mut compressor = Compressor::new(Vec::new(), Compression::Zstd, 6).unwrap();
+        let mut compressor = Compressor::new(Vec::new(), Compression::Zstd, Some(6)).unwrap();
         compressor.write_all(b"hello").unwrap();
         assert!(compressor.finish().is_err());
     }

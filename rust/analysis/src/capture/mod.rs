@@ -1,6 +1,6 @@
 //! Reading captures: the packets of pcap, pcapng and ad-hoc files.
 //!
-//! A file tells its format by its first bytes. Nothing in it is believed: lengths are checked, a file that ends
+//! A file tells its format by its first bytes, and whether it is compressed. Nothing in it is believed: lengths are checked, a file that ends
 //! inside a packet gives the whole ones before, and then an error that says so.
 
 mod adhoc;
@@ -8,28 +8,44 @@ mod frame;
 mod pcap;
 mod pcapng;
 
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use rtpproxy_core::compression::Broken;
 use rtpproxy_core::recording::{Channel, Leg};
 use rtpproxy_core::time::Wall;
+
+use crate::content::{self, UpToDamage};
 
 /// A capture in memory.
 #[derive(Clone, Debug)]
 pub struct Capture {
     bytes: Vec<u8>,
     format: Format,
+    /// What keeps the rest from being read.
+    broken: Option<Broken>,
 }
 
 impl Capture {
-    /// Reads a file.
+    /// Reads a file, which may be compressed.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or begins like a format whose header is then not whole.
+    /// When it cannot be read, begins like a format whose header is then not whole, or is compressed and has more
+    /// than a gibibyte of content.
     pub fn read(path: &Path) -> Result<Self, CaptureError> {
-        Self::new(std::fs::read(path)?)
+        let mut content = content::open(path)?;
+        if content.compression().is_none() {
+            return Self::new(std::fs::read(path)?);
+        }
+        let mut bytes = Vec::new();
+        UpToDamage(&mut content).take(CONTENT_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > CONTENT_MAX {
+            return Err(CaptureError::Large);
+        }
+        let broken = content.broken().cloned();
+        Ok(Self { broken, ..Self::new(bytes)? })
     }
 
     /// A capture of the bytes of a file.
@@ -46,7 +62,7 @@ impl Capture {
         } else {
             Format::Adhoc
         };
-        Ok(Self { bytes, format })
+        Ok(Self { bytes, format, broken: None })
     }
 
     /// The format, by the first bytes; what is no pcap is taken for ad-hoc.
@@ -71,7 +87,7 @@ impl Capture {
             Format::Pcap => Reader::Pcap(pcap::Reader::new(&self.bytes, headers)),
             Format::Pcapng => Reader::Pcapng(pcapng::Reader::new(&self.bytes)),
         };
-        Packets { reader, skipped: 0, is_over: false }
+        Packets { reader, broken: self.broken.as_ref(), skipped: 0, is_over: false }
     }
 }
 
@@ -125,6 +141,7 @@ pub enum Origin {
 #[derive(Clone, Debug)]
 pub struct Packets<'a> {
     reader: Reader<'a>,
+    broken: Option<&'a Broken>,
     skipped: u64,
     is_over: bool,
 }
@@ -151,9 +168,13 @@ impl<'a> Iterator for Packets<'a> {
                 Some(Ok(None)) => self.skipped += 1,
                 Some(Err(error)) => {
                     self.is_over = true;
-                    return Some(Err(error));
+                    // It is why something is not whole at the end.
+                    return Some(Err(self.broken.map_or(error, |broken| broken.clone().into())));
                 }
-                None => self.is_over = true,
+                None => {
+                    self.is_over = true;
+                    return self.broken.map(|broken| Err(broken.clone().into()));
+                }
             }
         }
         None
@@ -176,6 +197,12 @@ pub enum CaptureError {
     /// The system does not give it.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// It is compressed, and that is damaged.
+    #[error(transparent)]
+    Compressed(#[from] Broken),
+    /// It is compressed, and there is too much in it.
+    #[error("it holds more than a gibibyte: decompress it first, with zstd -d or gzip -d")]
+    Large,
     /// The file ends in the middle of something.
     #[error("the file ends inside {what} that begins at byte {at}")]
     Cut {
@@ -193,6 +220,9 @@ pub enum CaptureError {
         at: usize,
     },
 }
+
+/// How much content a compressed file may have, in bytes: it takes so much memory, whatever its own size is.
+const CONTENT_MAX: u64 = 1 << 30;
 
 /// The first `N` bytes of what follows `at`.
 fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

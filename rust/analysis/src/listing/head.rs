@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use rtpproxy_core::compression::Content;
 use rtpproxy_core::file_name::FileName;
 use rtpproxy_core::recording::{Channel, Leg};
 use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage};
@@ -40,7 +41,7 @@ fn look(path: &Path, name: &FileName<'_>, entry: &mut Entry) -> io::Result<()> {
     if entry.size == 0 && (is_written || expected == Format::Adhoc) {
         return Ok(());
     }
-    walk(file.take(HEAD_LEN), expected, name.leg, entry)?;
+    walk(Content::new(file)?.take(HEAD_LEN), expected, name.leg, entry)?;
     if is_written && let (Some(start), Ok(changed)) = (entry.start, metadata.modified()) {
         let since_epoch = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         entry.duration = since_epoch.checked_sub(Duration::from_nanos(start.0));
@@ -122,5 +123,5 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// How much of a file is read.
+/// How much of the content of a file is read.
 const HEAD_LEN: u64 = 64 << 10;

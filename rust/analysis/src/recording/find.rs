@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rtpproxy_core::file_name::{Content, FileName, PART};
+use rtpproxy_core::file_name::{Compression, Content, FileName, PART};
 use rtpproxy_core::recording::Leg;
 
 use super::chain::Chain;
@@ -66,7 +66,8 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Recording>, FindError> {
             let stem = path.file_name().unwrap_or_default().as_bytes();
             let pair: Vec<_> = [Leg::Caller, Leg::Callee]
                 .into_iter()
-                .map(|leg| path.with_file_name(name_of_rtp(stem, leg)))
+                .flat_map(|leg| names_of_rtp(stem, leg))
+                .map(|name| path.with_file_name(name))
                 .filter(|path| path.exists())
                 .collect();
             if pair.is_empty() {
@@ -198,12 +199,14 @@ fn is_recording(path: &Path) -> bool {
     matches!(content, Some(Content::Pcapng | Content::Pcap | Content::Rtp)) && path.is_file()
 }
 
-/// The name of what a party has sent of an ad-hoc recording.
-fn name_of_rtp(stem: &[u8], leg: Leg) -> OsString {
-    let (number, compression, encryption) = (None, None, None);
-    let content = Content::Rtp;
-    let name = FileName { stem, number, leg: Some(leg), content, compression, encryption, is_part: false };
-    OsString::from_vec(name.to_bytes())
+/// The names that what a party has sent of an ad-hoc recording may have.
+fn names_of_rtp(stem: &[u8], leg: Leg) -> [OsString; 3] {
+    [None, Some(Compression::Zstd), Some(Compression::Gzip)].map(|compression| {
+        let (number, encryption, is_part) = (None, None, false);
+        let content = Content::Rtp;
+        let name = FileName { stem, number, leg: Some(leg), content, compression, encryption, is_part };
+        OsString::from_vec(name.to_bytes())
+    })
 }
 
 #[cfg(test)]

@@ -5,10 +5,13 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rtpproxy_core::file_name::FileName;
+use rtpproxy_core::compression::{Broken, Content};
+use rtpproxy_core::file_name::{Compression, FileName};
 use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage};
 use rtpproxy_core::time::Wall;
 use sha2::{Digest, Sha256};
+
+use crate::content::UpToDamage;
 
 /// What was found in a file.
 #[derive(Clone, Debug)]
@@ -17,6 +20,12 @@ pub struct Inspection {
     pub format: Format,
     /// Its length in bytes.
     pub size: u64,
+    /// How it is compressed.
+    pub compression: Option<Compression>,
+    /// The length of its content in bytes; as far as it can be read, if it is compressed.
+    pub content_size: u64,
+    /// Where it is compressed and damaged. Places below are in its content.
+    pub broken: Option<Broken>,
     /// The SHA-256 of all of it, in hexadecimal.
     pub sha256: String,
     /// Whole packets, without those that the recorder made up.
@@ -53,11 +62,15 @@ impl Inspection {
     ///
     /// When it cannot be read.
     pub fn of(path: &Path, progress: &dyn Fn(u64)) -> io::Result<Self> {
-        let mut source = Hashed { file: File::open(path)?, digest: Sha256::new(), size: 0, progress };
-        let mut salvage = Salvage::new(&mut source, expected_format(path))?;
+        let source = Hashed { file: File::open(path)?, digest: Sha256::new(), size: 0, progress };
+        let mut content = Content::new(source)?;
+        let mut salvage = Salvage::new(UpToDamage(&mut content), expected_format(path))?;
         let mut found = Self {
             format: salvage.format(),
             size: 0,
+            compression: None,
+            content_size: 0,
+            broken: None,
             sha256: String::new(),
             packets: 0,
             bytes: 0,
@@ -69,6 +82,10 @@ impl Inspection {
         };
         let mut last = None;
         while let Some(event) = salvage.next()? {
+            match &event {
+                Event::Piece { at, bytes, .. } => found.content_size = at + bytes.len() as u64,
+                Event::Hole(hole) | Event::Tail(hole) => found.content_size = hole.at + hole.len,
+            }
             match event {
                 Event::Piece { what: Piece::Head { .. }, .. } => found.has_head = true,
                 Event::Piece { what: Piece::Packet(packet), .. } if packet.origin != Origin::Synthetic => {
@@ -84,14 +101,20 @@ impl Inspection {
             }
         }
         drop(salvage);
+        found.compression = content.compression();
+        found.broken = content.broken().cloned();
+        // Behind damage, and behind what was looked at ahead of it.
+        let source = content.source_mut();
+        io::copy(source, &mut io::sink())?;
         found.size = source.size;
-        found.sha256 = source.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        found.sha256 =
+            std::mem::take(&mut source.digest).finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(found)
     }
 
     /// Whether readers stop before the end of the file, or at its beginning.
     pub fn is_damaged(&self) -> bool {
-        !self.holes.is_empty() || self.tail.is_some() || !self.has_head
+        !self.holes.is_empty() || self.tail.is_some() || !self.has_head || self.broken.is_some()
     }
 
     fn packet(&mut self, packet: &Packet<'_>) {

@@ -74,6 +74,8 @@ pub enum Kind {
     Unfinished,
     /// The beginning of the file is not one of its format.
     NoHead,
+    /// The compressed data is damaged: what is behind that cannot be read.
+    Broken,
     /// Damage, and packets behind it.
     Hole,
     /// Damage up to the end.
@@ -182,6 +184,12 @@ impl Check {
     fn structure(&mut self, path: &Path, found: &Inspection, is_ours: bool) {
         if !found.has_head {
             self.problem(Kind::NoHead, Some(path), format!("it does not begin like {}", found.format.name()));
+        }
+        if let Some(broken) = &found.broken {
+            self.problem(Kind::Broken, Some(path), broken.to_string());
+            if let Some(problem) = self.problems.last_mut() {
+                problem.at = Some(broken.at);
+            }
         }
         for damage in &found.holes {
             self.damage(Kind::Hole, path, damage);

@@ -255,7 +255,7 @@ struct Compressed<'a>(Compressor<Box<dyn Sink + 'a>>);
 
 impl<'a> Compressed<'a> {
     fn new(next: Box<dyn Sink + 'a>, compression: Compression, len: u64) -> io::Result<Self> {
-        Compressor::new(next, compression, len).map(Self)
+        Compressor::new(next, compression, Some(len)).map(Self)
     }
 }
 

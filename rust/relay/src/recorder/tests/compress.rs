@@ -157,7 +157,7 @@ fn a_crash_while_compressing_leaves_what_is_recovered() {
 #[test]
 fn a_compressed_file_that_had_no_name_yet_is_complete() {
     let plain = record(RecordConfig::default(), &Coverage::Call).bytes("call=f.pcapng");
-    let mut compressor = Compressor::new(Vec::new(), Compression::Zstd, plain.len() as u64).unwrap();
+    let mut compressor = Compressor::new(Vec::new(), Compression::Zstd, Some(plain.len() as u64)).unwrap();
     std::io::Write::write_all(&mut compressor, &plain).unwrap();
     let compressed = compressor.finish().unwrap();
     for compress in [None, ZSTD] {
