@@ -450,6 +450,55 @@ def test_a_failing_callback_does_not_stop_the_next() -> None:
         wait_until(lambda: len(seen) == 2, "both events")
 
 
+def test_what_becomes_of_recordings_is_an_event(relay: rtpproxy.Calls) -> None:
+    events = relay.events(timeout_s=20)
+    with Phone() as caller, Phone() as callee:
+        relay.start("call-1", "from-a", media=caller.media)
+        answer = relay.lookup("call-1", "from-a", "to-b", media=callee.media)
+        call = relay.call("call-1", "from-a", "to-b")
+        call.record()
+
+        def talk() -> None:
+            assert caller.say(answer, PACKETS) == callee.hear(PACKETS)
+
+        seen: list[rtpproxy.RecordingEvent] = []
+        for change, do in [
+            ("started", talk),
+            ("paused", call.pause),
+            ("resumed", call.resume),
+            ("finished", call.stop),
+        ]:
+            do()
+            event = next(events)
+            assert isinstance(event, rtpproxy.RecordingEvent)
+            assert event.change == change
+            seen.append(event)
+    assert [event.was for event in seen] == ["starting", "recording", "paused", "recording"]
+    assert [event.recording.state for event in seen] == ["recording", "paused", "recording", "finished"]
+    assert [event.at for event in seen] == sorted(event.at for event in seen)
+    end = seen[-1].recording
+    assert (end.call_id, end.packets) == ("call-1", PACKETS)
+    assert end.sidecar is not None
+    assert end.sidecar.exists()
+    assert [end] == relay.recordings()
+
+
+def test_recordings_call_back(door: str, tmp_path: Path) -> None:
+    recordings: list[rtpproxy.RecordingEvent] = []
+    timeouts: list[rtpproxy.TimeoutEvent] = []
+    (tmp_path / "calls").mkdir()
+    with open_door(door, tmp_path, record_dir=tmp_path / "calls", ttl_s=1) as relay:
+        relay.on_timeout(timeouts.append)
+        relay.on_recording(recordings.append)
+        relay.start("call-1", "from-a", notify="tag-1")
+        relay.record("call-1", "from-a")
+        wait_until(lambda: bool(timeouts) and bool(recordings), "the session times out")
+        wait_until(lambda: recordings[-1].change == "finished", "the recording is finished")
+        with pytest.raises(rtpproxy.Error, match="on_recording"):
+            relay.events()
+    assert timeouts == [rtpproxy.TimeoutEvent("tag-1")]
+
+
 def test_close_ends_the_iterator() -> None:
     proxy = rtpproxy.Proxy()
     with ThreadPoolExecutor(1) as pool:

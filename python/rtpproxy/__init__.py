@@ -16,7 +16,17 @@ from rtpproxy.calls import Calls, Direction, Host, Id, Media
 from rtpproxy.client import Client
 from rtpproxy.errors import Closed, CommandError, ConnectionLost, Error, NotFound, StartError, Timeout
 from rtpproxy.proxy import Proxy
-from rtpproxy.results import Info, Leg, Recording, RecordingState, Stats, TimeoutEvent
+from rtpproxy.results import (
+    Event,
+    Info,
+    Leg,
+    Recording,
+    RecordingChange,
+    RecordingEvent,
+    RecordingState,
+    Stats,
+    TimeoutEvent,
+)
 from rtpproxy.tap import Tap, TapPacket
 
 __all__ = [
@@ -28,6 +38,7 @@ __all__ = [
     "ConnectionLost",
     "Direction",
     "Error",
+    "Event",
     "Host",
     "Id",
     "Info",
@@ -36,6 +47,8 @@ __all__ = [
     "NotFound",
     "Proxy",
     "Recording",
+    "RecordingChange",
+    "RecordingEvent",
     "RecordingState",
     "StartError",
     "Stats",

@@ -6,16 +6,18 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self, TypeAlias, overload
+from typing import Self, TypeAlias, TypeVar, overload
 
 from rtpproxy._rtpproxy import Door
 from rtpproxy.call import Call
 from rtpproxy.calls import Calls, Direction, Host, Id, Media
 from rtpproxy.errors import Closed, Error
-from rtpproxy.results import Info, Leg, Recording, Stats, TimeoutEvent
+from rtpproxy.results import Event, Info, Leg, Recording, RecordingEvent, Stats, TimeoutEvent
 from rtpproxy.tap import Tap
 
-_Callback: TypeAlias = Callable[[TimeoutEvent], object]
+_Callback: TypeAlias = Callable[[Event], object]
+
+_Kind = TypeVar("_Kind", TimeoutEvent, RecordingEvent)
 
 # A callback that hangs must not keep close() from returning.
 _CALLBACK_WAIT_S = 2.0
@@ -238,23 +240,31 @@ class ThroughDoor(Calls):
     def command(self, text: str | bytes) -> str:
         return self._door.command(text)
 
-    def events(self, timeout_s: float | None = None) -> Iterator[TimeoutEvent]:
+    def events(self, timeout_s: float | None = None) -> Iterator[Event]:
         self._need_events()
         if timeout_s is not None and not isinstance(timeout_s, (int, float)):
             raise TypeError(f"timeout_s: must be a number, not {type(timeout_s).__name__}")
         with self._callbacks_lock:
             if self._callbacks:
-                raise Error("on_timeout() takes the events")
+                raise Error("on_timeout() or on_recording() takes the events")
+        self._door.announce_recordings()
         return _take_events(self._door, timeout_s)
 
-    def on_timeout(self, callback: _Callback) -> None:
+    def on_timeout(self, callback: Callable[[TimeoutEvent], object]) -> None:
+        self._call_back(TimeoutEvent, callback)
+
+    def on_recording(self, callback: Callable[[RecordingEvent], object]) -> None:
+        self._call_back(RecordingEvent, callback)
+        self._door.announce_recordings()
+
+    def _call_back(self, kind: type[_Kind], callback: Callable[[_Kind], object]) -> None:
         self._need_events()
         if not callable(callback):
             raise TypeError(f"callback: must be callable, not {type(callback).__name__}")
         if not self._finalizer.alive:
             raise Closed("it is closed")
         with self._callbacks_lock:
-            self._callbacks.append(callback)
+            self._callbacks.append(lambda event: isinstance(event, kind) and callback(event))
             if not self._threads:
                 # The thread must not know `self`: it would keep it from being closed with its last reference.
                 thread = threading.Thread(
@@ -280,16 +290,20 @@ class ThroughDoor(Calls):
 
     def _need_events(self) -> None:
         if not self._door.hears_events:
-            raise Error("events need a place to listen: Client(…, events=…)")
+            raise Error("events need a place to listen: Client(…, events=…), or record_events=…")
 
     def __repr__(self) -> str:
         state = "" if self._finalizer.alive else " closed"
         return f"<rtpproxy.{type(self).__name__} {self._name}{state}>"
 
 
-def _take_events(door: Door, timeout_s: float | None) -> Iterator[TimeoutEvent]:
-    while (tag := door.next_event(timeout_s)) is not None:
-        yield TimeoutEvent(tag.decode(errors="surrogateescape"))
+def _take_events(door: Door, timeout_s: float | None) -> Iterator[Event]:
+    while (told := door.next_event(timeout_s)) is not None:
+        is_recording, text = told
+        if is_recording:
+            yield RecordingEvent.from_dict(json.loads(text))
+        else:
+            yield TimeoutEvent(text.decode(errors="surrogateescape"))
 
 
 def _deliver(door: Door, callbacks: list[_Callback]) -> None:

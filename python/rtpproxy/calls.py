@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self, TypeAlias, overload
 
 from rtpproxy.call import Call
-from rtpproxy.results import Info, Leg, Recording, Stats, TimeoutEvent
+from rtpproxy.results import Event, Info, Leg, Recording, RecordingEvent, Stats, TimeoutEvent
 from rtpproxy.tap import Tap
 
 __all__ = ["Calls", "Direction", "Host", "Id", "Media"]
@@ -335,23 +335,41 @@ class Calls(Protocol):
         """
         ...
 
-    def events(self, timeout_s: float | None = None) -> Iterator[TimeoutEvent]:
-        """The sessions started with `notify` that ended for lack of media, as it happens.
+    def events(self, timeout_s: float | None = None) -> Iterator[Event]:
+        """What happens, as it happens: :class:`~rtpproxy.TimeoutEvent` and :class:`~rtpproxy.RecordingEvent`.
+
+        Timeouts are those of sessions started with `notify`. What becomes of recordings is told from the
+        first call of this or of :meth:`on_recording` on; by a client only with `record_events`.
 
         The iterator ends when the relay is closed, or when nothing happened for `timeout_s` seconds. Events
-        wait in a bounded queue from the start; each goes to one iterator only.
+        wait in a bounded queue; each goes to one iterator only.
 
-        :raises rtpproxy.Error: :meth:`on_timeout` takes the events already, or a client has no place to
-            listen.
+        :raises rtpproxy.Error: Callbacks take the events already, or a client has no place to listen.
+
+        >>> import rtpproxy, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, rtpproxy.Proxy(record_dir=folder) as proxy:
+        ...     events = proxy.events(timeout_s=10)
+        ...     leg = proxy.start("call-1", "from-a")
+        ...     proxy.record("call-1", "from-a")
+        ...     proxy.stop("call-1", "from-a")
+        ...     for event in events:
+        ...         if isinstance(event, rtpproxy.RecordingEvent) and event.change == "finished":
+        ...             print(event.recording.sidecar.name)
+        ...             break
+        call-1=from-a.json
         """
         ...
 
     def on_timeout(self, callback: Callable[[TimeoutEvent], object]) -> None:
-        """Calls `callback` for every event, from a Python thread of its own.
+        """Calls `callback` for every timeout, from a Python thread of its own.
 
         An exception in a callback is reported through :func:`threading.excepthook`; the next event is
         delivered all the same.
         """
+        ...
+
+    def on_recording(self, callback: Callable[[RecordingEvent], object]) -> None:
+        """Calls `callback` for all that becomes of recordings from now on, as :meth:`on_timeout` does."""
         ...
 
     @property

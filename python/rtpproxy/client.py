@@ -16,11 +16,13 @@ class Client(ThroughDoor):
     :param retries: How often it is sent again within that time over UDP; the relay carries it out once.
     :param events: Where to listen for timeouts: ``unix:PATH`` or ``tcp:HOST:PORT``. The relay must have
         been started with ``-n`` and exactly this text. Without it, ``start(notify=…)`` is refused.
+    :param record_events: Where to listen for what becomes of recordings: ``unix:PATH``. The relay must have
+        been started with ``--record-events`` and this path.
     :param tap_address: The IPv4 address of this machine to which the relay can send the packets of
         :meth:`tap`. If not given, it is the one that the control socket is reached from, and 127.0.0.1 for a
         UNIX socket.
     :raises rtpproxy.ConnectionLost: Nobody is at the address. Over ``unix:`` and UDP the first command tells.
-    :raises rtpproxy.StartError: The place for `events` cannot be used.
+    :raises rtpproxy.StartError: The place for `events` or `record_events` cannot be used.
     :raises ValueError: The address cannot be read.
 
     >>> import rtpproxy, tempfile
@@ -38,6 +40,9 @@ class Client(ThroughDoor):
         timeout_s: float = 3.0,
         retries: int = 5,
         events: str | None = None,
+        record_events: str | None = None,
         tap_address: Host | None = None,
     ) -> None:
-        super().__init__(Door.connect(address, timeout_s, retries, events, tap_address), address)
+        super().__init__(
+            Door.connect(address, timeout_s, retries, events, record_events, tap_address), address
+        )

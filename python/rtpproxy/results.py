@@ -5,10 +5,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
-__all__ = ["Info", "Leg", "Recording", "RecordingState", "Stats", "TimeoutEvent"]
+__all__ = [
+    "Event",
+    "Info",
+    "Leg",
+    "Recording",
+    "RecordingChange",
+    "RecordingEvent",
+    "RecordingState",
+    "Stats",
+    "TimeoutEvent",
+]
 
 RecordingState: TypeAlias = Literal["starting", "recording", "degraded", "paused", "finished", "failed"]
 """How a recording is doing (docs/recording.md, states)."""
+
+RecordingChange: TypeAlias = Literal[
+    "started", "degraded", "paused", "resumed", "rotated", "finished", "failed"
+]
+"""What became of a recording (docs/recording.md, events)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +120,27 @@ class Recording:
         # Python keeps microseconds.
         known["requested"] = datetime.fromisoformat(known["requested"])
         return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingEvent:
+    """Something became of a recording."""
+
+    change: RecordingChange
+    """What."""
+    at: datetime
+    """When, UTC."""
+    was: RecordingState
+    """The state before."""
+    recording: Recording
+    """The recording, with the state that it has now."""
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """From what the relay tells; a newer one may tell more."""
+        at = datetime.fromisoformat(fields["at"])
+        return cls(fields["event"], at, fields["was"], Recording.from_dict(fields))
+
+
+Event: TypeAlias = TimeoutEvent | RecordingEvent
+"""What :meth:`Calls.events() <rtpproxy.Calls.events>` yields."""

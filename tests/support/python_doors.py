@@ -29,10 +29,12 @@ def open_door(kind: str, folder: Path, **settings: Any) -> Iterator[rtpproxy.Cal
             yield proxy
         return
     address = free_address(kind, folder)
-    events = f"unix:{folder / 'events'}"
+    events, record_events = (f"unix:{folder / name}" for name in ("events", "record-events"))
+    if "record_dir" in settings:
+        settings["record_events"] = [record_events]
     with (
         rtpproxy.Proxy(control=[address], notify=[events], **settings),
-        rtpproxy.Client(address, events=events) as client,
+        rtpproxy.Client(address, events=events, record_events=record_events) as client,
     ):
         yield client
 

@@ -11,7 +11,7 @@ use rtpproxy_relay::client::ClientOptions;
 
 use crate::arguments::{self, Bytes, Host, OfferArgs, PartyArgs};
 use crate::error;
-use crate::events::Events;
+use crate::events::{Events, Notification};
 #[cfg(target_os = "linux")]
 use crate::in_process::InProcess;
 use crate::socket::Socket;
@@ -59,6 +59,7 @@ impl Door {
         timeout_s: f64,
         retries: u32,
         events: Option<String>,
+        record_events: Option<String>,
         tap_address: Option<Host>,
     ) -> PyResult<Self> {
         let timeout = seconds("timeout_s", timeout_s)?;
@@ -67,7 +68,8 @@ impl Door {
         }
         let options = ClientOptions { timeout, retries };
         let tap_address = tap_address.map(arguments::tap_address).transpose()?;
-        let socket = Socket::connect(py, address, options, events.as_deref(), tap_address)?;
+        let (events, record_events) = (events.as_deref(), record_events.as_deref());
+        let socket = Socket::connect(py, address, options, events, record_events, tap_address)?;
         Ok(Self::new(Way::Socket(socket)))
     }
 
@@ -327,12 +329,27 @@ impl Door {
         Ok(String::from_utf8_lossy(&reply).into_owned())
     }
 
-    /// The tag of the next notification; `None` at the end, or when none came in time.
-    fn next_event(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Option<Vec<u8>>> {
+    /// The next notification: whether it is of a recording, and the line of JSON then, else the tag of a timeout.
+    /// `None` at the end, or when none came in time.
+    fn next_event(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Option<(bool, Vec<u8>)>> {
         let timeout = timeout_s.map(|timeout| seconds("timeout_s", timeout)).transpose()?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let events = self.events().ok_or_else(|| error::other("no notifications come here"))?;
-        Ok(wait::in_slices(py, deadline, |slice| events.take(slice))?.flatten())
+        let taken = wait::in_slices(py, deadline, |slice| events.take(slice))?.flatten();
+        Ok(taken.map(|notification| match notification {
+            Notification::Timeout(tag) => (false, tag),
+            Notification::Recording(line) => (true, line),
+        }))
+    }
+
+    /// Has a relay in this process tell of recordings from now on.
+    fn announce_recordings(&self) {
+        match &self.way {
+            #[cfg(target_os = "linux")]
+            Way::InProcess(relay) => relay.announce_recordings(),
+            // It was told at its start.
+            Way::Socket(_) => {}
+        }
     }
 
     /// True if notifications have a way to here.

@@ -20,6 +20,11 @@ use crate::wait;
 /// What `U` calls the notification target that leads to Python.
 pub(crate) const NOTIFY_TARGET: &[u8] = b"in-process:python";
 
+/// The number of the in-process target for timeouts.
+const TIMEOUTS: u32 = 0;
+/// That for recordings.
+const RECORDINGS: u32 = 1;
+
 /// A relay and the way into it.
 pub(crate) struct InProcess {
     handle: RelayHandle,
@@ -35,7 +40,7 @@ impl InProcess {
     /// Starts a relay with the settings that these options of the command line mean.
     pub(crate) fn start(py: Python<'_>, options: Vec<OsString>) -> PyResult<Self> {
         let (mut config, control) = rtpproxy_cli::relay_settings(options).map_err(PyValueError::new_err)?;
-        let target = NotifyTarget::InProcess(0);
+        let target = NotifyTarget::InProcess(TIMEOUTS);
         config.front.notify.push(NotifySpec::Fixed { name: NOTIFY_TARGET.into(), target });
         let start = move || {
             let bound =
@@ -44,7 +49,7 @@ impl InProcess {
         };
         let relay = wait::off_thread(py, start)?.map_err(error::not_started)?;
         let handle = relay.handle();
-        let events = Events::InProcess(handle.subscribe());
+        let events = Events::InProcess { events: handle.subscribe(), recordings: RECORDINGS };
         let process = std::process::id();
         Ok(Self { handle, relay: Mutex::new(Some(relay)), closed: AtomicBool::new(false), events, process })
     }
@@ -67,6 +72,11 @@ impl InProcess {
         limits: TapLimits,
     ) -> PyResult<Result<AttachedTap, TapError>> {
         self.ask(py, move |handle| handle.tap(party, limits))
+    }
+
+    /// Has recordings told of among the notifications from now on.
+    pub(crate) fn announce_recordings(&self) {
+        self.handle.announce_recordings(RECORDINGS);
     }
 
     /// The notifications that `U` asked for.

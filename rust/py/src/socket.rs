@@ -20,30 +20,35 @@ pub(crate) struct Socket {
     /// `None` once closed.
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     closed: AtomicBool,
-    listening: Option<Listening>,
+    /// What `U` calls the place where timeouts are listened for, if there is one.
+    notify_target: Option<Box<[u8]>>,
+    /// `None` if nothing is listened for.
+    events: Option<Events>,
     tap_address: Option<Ipv4Addr>,
-}
-
-struct Listening {
-    target: Box<[u8]>,
-    events: Events,
 }
 
 type Job = Box<dyn FnOnce(&mut Client) + Send>;
 
 impl Socket {
-    /// Connects to `address`, and listens at `events` for notifications.
+    /// Connects to `address`, and listens at `events` for timeouts, at `record_events` for what becomes of
+    /// recordings.
     pub(crate) fn connect(
         py: Python<'_>,
         address: String,
         options: ClientOptions,
         events: Option<&str>,
+        record_events: Option<&str>,
         tap_address: Option<Ipv4Addr>,
     ) -> PyResult<Self> {
         let client =
             wait::off_thread(py, move || Client::connect(&address, options))?.map_err(error::client)?;
         let tap_address = tap_address.or_else(|| client.local_address());
-        let listening = events.map(Listening::open).transpose()?;
+        let timeouts = events.map(listen).transpose()?;
+        let notify_target = timeouts.as_ref().map(|listener| listener.target().as_bytes().into());
+        let recordings = record_events.map(listen).transpose()?.map(Listener::new);
+        let timeouts = timeouts.map(Listener::new);
+        let hears = timeouts.is_some() || recordings.is_some();
+        let events = hears.then_some(Events::Listeners { timeouts, recordings });
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new().name("rtpproxy-client".to_owned()).spawn(move || {
             let mut client = client;
@@ -51,7 +56,13 @@ impl Socket {
                 job(&mut client);
             }
         })?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), closed: AtomicBool::new(false), listening, tap_address })
+        Ok(Self {
+            jobs: Mutex::new(Some(jobs)),
+            closed: AtomicBool::new(false),
+            notify_target,
+            events,
+            tap_address,
+        })
     }
 
     /// Where taps may listen, so that the relay reaches them.
@@ -71,20 +82,20 @@ impl Socket {
 
     /// What `U` calls the place where notifications are listened for, if there is one.
     pub(crate) fn notify_target(&self) -> Option<Box<[u8]>> {
-        self.listening.as_ref().map(|listening| listening.target.clone())
+        self.notify_target.clone()
     }
 
     /// The notifications that `U` asked for, if there is a place to listen for them.
     pub(crate) fn events(&self) -> Option<&Events> {
-        self.listening.as_ref().map(|listening| &listening.events)
+        self.events.as_ref()
     }
 
     /// Lets the connection go. Whoever waits for a reply is told.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Listening { events: Events::Listener(listener), .. }) = &self.listening {
-            listener.close();
+        if let Some(events) = &self.events {
+            events.close();
         }
     }
 
@@ -108,13 +119,8 @@ impl Socket {
     }
 }
 
-impl Listening {
-    fn open(address: &str) -> PyResult<Self> {
-        let listener =
-            NotifyListener::bind(address).map_err(|error| error::not_started(error.to_string()))?;
-        let target = listener.target().as_bytes().into();
-        Ok(Self { target, events: Events::Listener(Listener::new(listener)) })
-    }
+fn listen(address: &str) -> PyResult<NotifyListener> {
+    NotifyListener::bind(address).map_err(|error| error::not_started(error.to_string()))
 }
 
 fn closed() -> PyErr {

@@ -110,6 +110,12 @@ impl RelayHandle {
         self.around.notify.subscribe()
     }
 
+    /// From now on, what becomes of recordings is told to the in-process target `number` too, as lines of JSON
+    /// (docs/recording.md, events). The number of the first call holds.
+    pub fn announce_recordings(&self, number: u32) {
+        self.around.recorder.tell_process(self.around.notify.clone(), number);
+    }
+
     /// The recordings that run and the last that ended, as they are now, by their numbers. Does not wait for a disk.
     pub fn recordings(&self) -> Vec<RecordingStatus> {
         self.around.recorder.recordings(0)

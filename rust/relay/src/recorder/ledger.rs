@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rtpproxy_core::command::Tag;
+use rtpproxy_core::command::{NotifyTarget, Tag};
 use rtpproxy_core::recording::{Coverage, RecordingStart};
 use rtpproxy_core::time::Wall;
 use serde::{Serialize, Serializer};
@@ -17,6 +17,7 @@ use serde::{Serialize, Serializer};
 use super::events::{Event, EventKind, EventQueue};
 use super::sidecar::rfc3339;
 use super::tally::Tally;
+use crate::notifier::NotifyHandle;
 
 /// How a recording is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -101,12 +102,20 @@ pub(super) struct Ledger {
     /// The disk does not answer, so what seems to be recorded waits in memory.
     is_stalled: AtomicBool,
     queues: Vec<EventQueue>,
+    /// Subscribers in this process, as this target of notifications, once there are some.
+    process: OnceLock<(NotifyHandle, u32)>,
 }
 
 impl Ledger {
     /// A ledger whose changes go into `queues`.
     pub(super) fn new(queues: Vec<EventQueue>) -> Arc<Self> {
         Arc::new(Self { queues, ..Self::default() })
+    }
+
+    /// From now on changes go to subscribers in this process too, as lines for the target `number`.
+    pub(super) fn tell_process(&self, notify: NotifyHandle, number: u32) {
+        // Whoever was first has chosen the number.
+        let _ = self.process.set((notify, number));
     }
 
     /// Enters a recording that starts.
@@ -185,11 +194,16 @@ impl Ledger {
     }
 
     fn tell(&self, kind: EventKind, was: RecordingState, status: &RecordingStatus) {
-        if !self.queues.is_empty() {
-            let event = Arc::new(Event::new(kind, wall_clock(), was, status));
-            for queue in &self.queues {
-                queue.add(&event);
-            }
+        let process = self.process.get();
+        if self.queues.is_empty() && process.is_none() {
+            return;
+        }
+        let event = Arc::new(Event::new(kind, wall_clock(), was, status));
+        for queue in &self.queues {
+            queue.add(&event);
+        }
+        if let Some((notify, number)) = process {
+            notify.send(NotifyTarget::InProcess(*number), event.line().to_vec());
         }
     }
 

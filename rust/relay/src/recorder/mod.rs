@@ -75,6 +75,7 @@ use self::recording::Shared;
 use self::retention::Retention;
 pub use self::watch::FolderWatch;
 use crate::config::{RecordConfig, RecordLayout};
+use crate::notifier::NotifyHandle;
 use crate::work::{Outcome, WorkThreads};
 
 /// The threads behind all recordings.
@@ -239,6 +240,13 @@ impl RecorderView {
     /// The recordings with a number above `after`, in their order: those that run, and the last that ended.
     pub(crate) fn recordings(&self, after: u64) -> Vec<RecordingStatus> {
         self.0.as_ref().map_or_else(Vec::new, |viewed| viewed.ledger.recordings(after))
+    }
+
+    /// Tells subscribers in this process of changes, as lines of JSON for the target `number`.
+    pub(crate) fn tell_process(&self, notify: NotifyHandle, number: u32) {
+        if let Some(viewed) = &self.0 {
+            viewed.ledger.tell_process(notify, number);
+        }
     }
 
     /// The figures of the recorder; `None` without a recording folder.

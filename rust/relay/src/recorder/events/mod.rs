@@ -80,6 +80,13 @@ impl Event {
     }
 }
 
+impl Event {
+    /// As JSON, with a line feed.
+    pub(super) fn line(&self) -> &[u8] {
+        &self.line
+    }
+}
+
 #[derive(Serialize)]
 struct Told<'a> {
     event: EventKind,
