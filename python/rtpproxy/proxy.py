@@ -34,8 +34,8 @@ class Proxy(ThroughDoor):
     :param record_format: ``"pcapng"`` (the default), ``"pcap"`` or ``"adhoc"``.
     :param record_compress: Compress recordings when they have ended: ``"zstd"`` or ``"gzip"``.
     :param record_scope: What one :meth:`record` covers: ``"call"`` (both legs, the default) or ``"stream"``.
-    :param record_layout: ``"call"`` (files for each recording, the default) or ``"journal"`` (one file for all,
-        the next one each minute).
+    :param record_layout: ``"call"`` (files for each recording, the default) or ``"journal"`` (one file for
+        all, the next one each minute).
     :param record_segment_s: How many seconds a file of a journal lasts; 60 if not given.
     :param record_all: Record every session from its start.
     :param record_rtcp: Record RTCP too.
