@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub record_scope: RecordScope,
     /// RTCP is recorded too (off with `-R`).
     pub record_rtcp: bool,
+    /// The last seconds of calls are kept for recordings that begin later; the relay sets this (`--preroll`).
+    pub preroll: bool,
     /// `Rs` and `-a` make one file of both sides in scope [`RecordScope::Stream`]: true with `-P`.
     pub single_file: bool,
     /// A party has one copy at a time, a recording or a host, as in the C program (with `--compat`).
@@ -71,6 +73,7 @@ impl Default for EngineConfig {
             record_all: false,
             record_scope: RecordScope::Call,
             record_rtcp: true,
+            preroll: false,
             single_file: false,
             one_copy: false,
             accounting: false,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::accounting::SessionEnd;
 use crate::command::{CallId, NotifyTarget};
-use crate::recording::{Channel, Leg, RecordingEvent, RecordingId};
+use crate::recording::{Channel, KeptId, Leg, RecordingEvent, RecordingId};
 use crate::time::{Now, Wall};
 
 /// The handle of an open pair of media sockets. Given by the host, small and dense.
@@ -102,6 +102,36 @@ pub struct RecordPacket {
     pub payload: Payload,
 }
 
+/// A copy of a packet for a recording that may begin later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptPacket {
+    /// Whose packets it belongs to.
+    pub id: KeptId,
+    /// On which port.
+    pub channel: Channel,
+    /// When the kernel received it.
+    pub at: Now,
+    /// From where.
+    pub src: SocketAddr,
+    /// To which of our addresses.
+    pub dst: SocketAddr,
+    /// The bytes.
+    pub payload: Payload,
+}
+
+/// What was kept goes into a recording that has just begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// The recording.
+    pub to: RecordingId,
+    /// When it was asked for.
+    pub at: Now,
+    /// What was kept of the caller, then of the callee, as far as the recording covers them.
+    pub kept: [Option<KeptId>; 2],
+    /// Another recording may want it too; otherwise nothing more is kept under these names.
+    pub stays: bool,
+}
+
 /// RTCP that a party sent, for capture servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CapturedRtcp {
@@ -167,6 +197,12 @@ pub enum Effect {
     TapEnd(TapId),
     /// Copy a packet into a recording.
     Record(RecordPacket),
+    /// Copy a packet into the memory of the last seconds.
+    Keep(KeptPacket),
+    /// Give the recorder what was kept, ahead of the packets that follow.
+    HandOver(HandOver),
+    /// Free what was kept.
+    Forget(KeptId),
     /// Tell capture servers.
     Rtcp(CapturedRtcp),
     /// Tell the recorder.

@@ -7,7 +7,7 @@ use crate::command::{CallId, Tag};
 use crate::time::Now;
 
 /// One party of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Leg {
     /// The party whose address the creating `U` carried.
     Caller,
@@ -54,6 +54,15 @@ impl fmt::Display for Channel {
 /// Names one recording of this engine for as long as it runs; never re-used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordingId(pub u64);
+
+/// Names what is kept of one party of a session for a recording that may begin later; never re-used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeptId {
+    /// The same for both parties of a session.
+    pub number: u64,
+    /// The party.
+    pub leg: Leg,
+}
 
 /// What a recording covers, and thereby how its files are named.
 #[derive(Clone, Debug, PartialEq, Eq)]

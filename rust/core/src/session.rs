@@ -13,7 +13,7 @@ use crate::effects::TapId;
 use crate::host::OpenedPair;
 use crate::latch::Latch;
 use crate::player::Player;
-use crate::recording::{Channel, Leg, LegFacts, RecordingId};
+use crate::recording::{Channel, KeptId, Leg, LegFacts, RecordingId};
 use crate::resizer::Resizer;
 use crate::time::Now;
 
@@ -114,6 +114,8 @@ pub(crate) struct Side {
     pub(crate) file: Option<FileWitness>,
     /// The hosts that get what this party sends: `C` to a host, [`RECEIVERS_MAX`] at most.
     pub(crate) receivers: Vec<Receiver>,
+    /// What this party sends is kept under this name for a recording that may begin later.
+    pub(crate) kept: Option<KeptId>,
     /// Who is told of the keys that this party presses.
     pub(crate) key_watchers: Vec<KeyWatcher>,
 }
@@ -135,6 +137,7 @@ impl Side {
             tos: None,
             file: None,
             receivers: Vec::new(),
+            kept: None,
             key_watchers: Vec::new(),
         }
     }

@@ -9,8 +9,9 @@ use crate::command::{ErrorCode, MediaAddr, MediaReply, Modifier, Modifiers, Offe
 use crate::effects::{Effect, Out};
 use crate::front::{LocalChoice, Request};
 use crate::host::{Host, OpenError};
+use crate::recording::KeptId;
 use crate::resizer::Resizer;
-use crate::session::{Notify, Session, Side, payload_types};
+use crate::session::{Notify, Session, Side, leg_of, payload_types};
 use crate::time::Now;
 
 impl Engine {
@@ -105,6 +106,12 @@ impl Engine {
         session.weak[0] = offer.modifiers.has(&Modifier::Weak);
         session.strong = !session.weak[0];
         session.notify = notify;
+        if self.config.preroll {
+            let number = host.random();
+            for (side, state) in session.sides.iter_mut().enumerate() {
+                state.kept = Some(KeptId { number, leg: leg_of(side) });
+            }
+        }
         let key = self.insert(session);
         self.claim_pair(pair.id, key, 0);
         self.stats.nsess_created += 1;
@@ -151,7 +158,7 @@ impl Engine {
         session.touch_both();
         info!(
             call_id = %session.call_id,
-            "session {}: port {} for the {}", session.from_tag, pair.port, crate::session::leg_of(side).name()
+            "session {}: port {} for the {}", session.from_tag, pair.port, leg_of(side).name()
         );
         if let Some(tos) = session.sides[side].tos {
             out.push(Effect::SetTos { pair: pair.id, tos });

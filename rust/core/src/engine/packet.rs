@@ -7,7 +7,9 @@ use tracing::{info, warn};
 use super::dtmf::watch;
 use super::{Arrival, Engine};
 use crate::config::EngineConfig;
-use crate::effects::{CapturedRtcp, Effect, MediaPort, Out, Packet, Payload, RecordPacket, TappedPacket};
+use crate::effects::{
+    CapturedRtcp, Effect, KeptPacket, MediaPort, Out, Packet, Payload, RecordPacket, TappedPacket,
+};
 use crate::latch::{Seen, Verdict};
 use crate::recording::{Channel, Mark, RecordingId};
 use crate::resizer::Inserted;
@@ -269,8 +271,8 @@ pub(super) fn recordings_of(session: &Session) -> impl Iterator<Item = Recording
     [call, caller, callee].into_iter().flatten()
 }
 
-/// Copies an accepted packet into the recordings that cover it, to the hosts that get what this party sends, into
-/// live taps, and RTCP to capture servers.
+/// Copies an accepted packet into the recordings that cover it or into the memory for later ones, to the hosts
+/// that get what this party sends, into live taps, and RTCP to capture servers.
 pub(super) fn witness(
     config: &EngineConfig,
     now: Now,
@@ -317,6 +319,10 @@ pub(super) fn witness(
             dst,
             payload: payload.clone(),
         }));
+    }
+    if let Some(id) = session.sides[side].kept {
+        let (src, dst) = recorded_addresses(session, side, false, arrival);
+        out.push(Effect::Keep(KeptPacket { id, channel, at: now, src, dst, payload: payload.clone() }));
     }
 }
 

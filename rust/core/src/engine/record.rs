@@ -8,7 +8,7 @@ use super::Engine;
 use super::packet::recordings_of;
 use crate::command::{ErrorCode, Party, Reply};
 use crate::config::RecordScope;
-use crate::effects::{Effect, Out};
+use crate::effects::{Effect, HandOver, Out};
 use crate::host::{FolderState, Host};
 use crate::recording::{Coverage, EndReason, Mark, RecordingEvent, RecordingId, RecordingStart};
 use crate::session::{CallRecording, FileWitness, Session, leg_of};
@@ -49,11 +49,17 @@ impl Engine {
         let matching: Vec<(usize, usize)> = self.matching(party).collect();
         let mut stopped = false;
         for (key, side) in matching {
-            stopped |= self.pause_call(now, key, out);
+            let mut is_ours = self.pause_call(now, key, out);
             let sides: &[usize] = if both { &[1, 0] } else { &[side][..] };
             for side in sides {
-                stopped |= self.stop_side(now, key, *side, out);
+                is_ours |= self.stop_side(now, key, *side, out);
             }
+            // What is said from now on is not to be recorded, by no later command either.
+            let is_call = self.config.record_scope == RecordScope::Call;
+            for side in if is_call { &[1, 0] } else { sides }.iter().filter(|_| is_ours) {
+                self.forget(key, *side, out);
+            }
+            stopped |= is_ours;
         }
         if stopped { Reply::Done } else { Reply::Error(ErrorCode::NOT_FOUND) }
     }
@@ -98,6 +104,7 @@ impl Engine {
             for receiver in side.receivers.drain(..) {
                 out.push(Effect::Close(receiver.pair.id));
             }
+            out.effects.extend(side.kept.take().map(Effect::Forget));
         }
     }
 
@@ -120,7 +127,7 @@ impl Engine {
             }
             Some(_) => {}
             None => {
-                let Some(id) = self.start(now, key, Coverage::Call, host, out) else { return false };
+                let Some(id) = self.start(now, key, &[1, 0], Coverage::Call, host, out) else { return false };
                 self.sessions[key].recording = Some(CallRecording { id, paused: false });
             }
         }
@@ -161,7 +168,8 @@ impl Engine {
         self.join_or_start(now, key, side, Coverage::SingleFile, host, out)
     }
 
-    /// The second side joins the first one's file, whatever that was started as.
+    /// The second side joins the first one's file, whatever that was started as. What was kept of it would come too
+    /// late for the order of that file.
     pub(super) fn join_or_start(
         &mut self,
         now: Now,
@@ -176,7 +184,11 @@ impl Engine {
             return false;
         }
         sides[side].file = sides[1 - side].file;
-        sides[side].file.is_some() || self.start_file(now, key, side, coverage, host, out)
+        if sides[side].file.is_none() {
+            return self.start_file(now, key, side, coverage, host, out);
+        }
+        self.forget(key, side, out);
+        true
     }
 
     /// Starts a recording of what one side's party sends, beside its receivers. One that runs is left as it is. A
@@ -208,7 +220,7 @@ impl Engine {
         out: &mut Out,
     ) -> bool {
         let single = matches!(coverage, Coverage::SingleFile | Coverage::NamedSingleFile { .. });
-        let Some(id) = self.start(now, key, coverage, host, out) else { return false };
+        let Some(id) = self.start(now, key, &[side], coverage, host, out) else { return false };
         self.sessions[key].sides[side].file = Some(FileWitness { id, single });
         true
     }
@@ -231,11 +243,18 @@ impl Engine {
         was_copied
     }
 
-    /// Starts a recording, if the folder takes any. A running one does not need the folder any more.
+    /// Frees what is kept of a side, and keeps nothing more.
+    fn forget(&mut self, key: usize, side: usize, out: &mut Out) {
+        let kept = self.sessions[key].sides[side].kept.take();
+        out.effects.extend(kept.map(Effect::Forget));
+    }
+
+    /// Starts a recording of `sides`, if the folder takes any. A running one does not need the folder any more.
     fn start(
         &mut self,
         now: Now,
         key: usize,
+        sides: &[usize],
         coverage: Coverage,
         host: &mut dyn Host,
         out: &mut Out,
@@ -244,8 +263,18 @@ impl Engine {
             return None;
         }
         let id = RecordingId(host.random());
+        // In scope call, that of the call may begin later and wants the same.
+        let stays =
+            self.config.record_scope == RecordScope::Call && matches!(coverage, Coverage::Named { .. });
         let start = recording_start(now, &self.sessions[key], id, coverage, self.config.record_rtcp);
         out.push(Effect::Recording(RecordingEvent::Start(Box::new(start))));
+        let kept = [1, 0].map(|side: usize| {
+            let kept = sides.contains(&side).then_some(&mut self.sessions[key].sides[side].kept)?;
+            if stays { *kept } else { kept.take() }
+        });
+        if kept.iter().any(Option::is_some) {
+            out.push(Effect::HandOver(HandOver { to: id, at: now, kept, stays }));
+        }
         Some(id)
     }
 }

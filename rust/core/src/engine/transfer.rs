@@ -5,6 +5,7 @@ use super::packet::recordings_of;
 use crate::command::CallId;
 use crate::effects::{PairId, TapId};
 use crate::host::OpenedPair;
+use crate::recording::KeptId;
 use crate::session::{Session, Side};
 
 /// All sessions of one call, taken out of an engine with everything that is known of them.
@@ -22,6 +23,11 @@ impl CallState {
     /// The taps of its sessions.
     pub fn taps(&self) -> impl Iterator<Item = TapId> {
         self.sessions.iter().flat_map(|session| session.taps.iter().copied())
+    }
+
+    /// Under which names its packets are kept for later recordings.
+    pub fn kept(&self) -> impl Iterator<Item = KeptId> {
+        self.sessions.iter().flat_map(|session| &session.sides).filter_map(|side| side.kept)
     }
 }
 
