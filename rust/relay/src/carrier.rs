@@ -13,6 +13,7 @@ use crate::host::Ports;
 use crate::io::MediaIo;
 use crate::modules::ModuleTap;
 use crate::notifier::NotifyHandle;
+use crate::preroll::Store;
 use crate::recorder::RecorderTap;
 use crate::tap::{Inlet, TapHead};
 
@@ -22,6 +23,8 @@ pub(crate) struct Carrier<I> {
     pub(crate) io: I,
     /// The ports of the process.
     pub(crate) ports: Arc<Ports>,
+    /// With `--preroll`.
+    pub(crate) preroll: Option<Store>,
     tap: RecorderTap,
     /// When something recorded must be handed over at the latest.
     flush_by: Option<Mono>,
@@ -39,12 +42,14 @@ impl<I: MediaIo> Carrier<I> {
         io: I,
         ports: Arc<Ports>,
         tap: RecorderTap,
+        preroll: Option<Store>,
         modules: ModuleTap,
         notify: NotifyHandle,
     ) -> Self {
         let (send_errors, copy_errors) = (SendErrors::default(), CopyErrors::default());
         let taps = HashMap::new();
-        Self { io, ports, tap, flush_by: None, modules, notify, send_errors, copy_errors, taps }
+        let flush_by = None;
+        Self { io, ports, preroll, tap, flush_by, modules, notify, send_errors, copy_errors, taps }
     }
 
     /// Does everything in `out`, in order, and empties it. `packet` is the one that was being handled, if any.
@@ -78,6 +83,21 @@ impl<I: MediaIo> Carrier<I> {
                     self.tap.event(event);
                     self.flush_by.get_or_insert(now);
                 }
+                Effect::Keep(kept) => {
+                    if let Some(store) = &mut self.preroll {
+                        store.keep(&kept, bytes(&kept.payload, packet, scratch));
+                    }
+                }
+                Effect::HandOver(order) => {
+                    if let Some(preroll) = self.preroll.as_mut().and_then(|store| store.hand_over(&order)) {
+                        self.tap.preroll(preroll);
+                    }
+                }
+                Effect::Forget(id) => {
+                    if let Some(store) = &mut self.preroll {
+                        store.forget(id);
+                    }
+                }
                 Effect::SetTos { pair, tos } => {
                     if let Err(error) = self.io.set_tos(pair, tos) {
                         tracing::error!("cannot set the TOS byte of a media socket: {error}");
@@ -99,9 +119,12 @@ impl<I: MediaIo> Carrier<I> {
         scratch.clear();
     }
 
-    /// Ends a batch: what was recorded is handed over once it is old or much enough. All packets that came until
-    /// `settled` were in it or in earlier ones.
+    /// Ends a batch: what was recorded is handed over once it is old or much enough, what was kept is freed once it is
+    /// too old. All packets that came until `settled` were in this batch or in earlier ones.
     pub(crate) fn flush(&mut self, now: Mono, settled: Wall) {
+        if let Some(store) = &mut self.preroll {
+            store.sweep(now);
+        }
         if self.flush_by.is_some() {
             self.flush_by = self.tap.flush(now, settled);
         }
@@ -109,7 +132,8 @@ impl<I: MediaIo> Carrier<I> {
 
     /// When [`Self::flush`] wants to be called at the latest.
     pub(crate) fn deadline(&self) -> Mono {
-        self.flush_by.unwrap_or(Mono(u64::MAX))
+        let sweep = self.preroll.as_ref().map(Store::deadline);
+        self.flush_by.into_iter().chain(sweep).min().unwrap_or(Mono(u64::MAX))
     }
 }
 

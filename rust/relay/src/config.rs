@@ -118,6 +118,8 @@ pub struct RecordConfig {
     pub nanoseconds: bool,
     /// Names, modes and visibility of the C program: no `.part`, mode by umask, `%` as it is, no sidecar.
     pub compat: bool,
+    /// The last seconds of every call are kept for recordings that begin later (`--preroll`).
+    pub preroll: Option<PrerollConfig>,
     /// Bytes of memory for packets on their way to the recorder, at most, over the whole process. The buffers
     /// of open files, 4 to 16 KiB each, come on top.
     pub buffer_bytes: usize,
@@ -156,6 +158,7 @@ impl Default for RecordConfig {
             segment: Duration::from_secs(60),
             nanoseconds: false,
             compat: false,
+            preroll: None,
             buffer_bytes: 64 << 20,
             sip_head: true,
             codec_map: Vec::new(),
@@ -183,6 +186,20 @@ impl RecordConfig {
     pub fn is_rotating(&self) -> bool {
         self.rotate_bytes.is_some() || self.rotate_time.is_some()
     }
+}
+
+/// What is kept of calls that are not recorded yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrerollConfig {
+    /// How far back a recording reaches.
+    pub span: Duration,
+    /// Bytes of memory for it, at most, over the whole process (`--preroll-memory`).
+    pub memory_bytes: usize,
+}
+
+impl PrerollConfig {
+    /// The memory unless something else is said, in bytes.
+    pub const MEMORY_DEFAULT: usize = 256 << 20;
 }
 
 /// How much of a disk stays free.

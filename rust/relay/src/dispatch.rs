@@ -17,6 +17,7 @@ use rtpproxy_core::command::{CallId, Command, ErrorCode, Party, RECORDINGS_MAX, 
 use rtpproxy_core::effects::{PairId, TapId};
 use rtpproxy_core::engine::{CallState, TapError};
 use rtpproxy_core::front::{Accepted, CopyTo, Front, Origin, Request};
+use rtpproxy_core::recording::KeptId;
 use rtpproxy_core::stats::{CommandStats, Stats};
 use tokio::sync::oneshot;
 
@@ -25,6 +26,7 @@ use crate::io::{SocketPair, Waker};
 use crate::limits::Sessions;
 use crate::notifier::{Events, NotifyHandle};
 use crate::placement::{Placement, Places, Stay, companion};
+use crate::preroll::{Memory, Ring};
 use crate::prompts::{Prepared, Prompts, Wanted};
 use crate::recorder::{RecorderView, RecordingStatus};
 use crate::resolver::Resolver;
@@ -58,6 +60,8 @@ pub(crate) struct Surroundings {
     pub(crate) prompts: Prompts,
     /// Knows of recordings.
     pub(crate) recorder: RecorderView,
+    /// The memory for what is kept for recordings that begin later.
+    pub(crate) preroll: Option<Arc<Memory>>,
 }
 
 impl RelayHandle {
@@ -345,6 +349,8 @@ pub(crate) struct Parcel {
     pub(crate) sockets: Vec<(PairId, SocketPair)>,
     /// Where the packets for its taps go.
     pub(crate) taps: Vec<(TapId, Box<Inlet>)>,
+    /// What is kept of it for recordings that begin later.
+    pub(crate) kept: Vec<(KeptId, Ring)>,
 }
 
 /// The way to one worker.
@@ -559,6 +565,7 @@ mod tests {
             notify: Notifier::start().unwrap().handle(),
             prompts: PromptThread::start().unwrap().prompts(),
             recorder: RecorderView::default(),
+            preroll: None,
         };
         (RelayHandle::new(front, lanes, around), jobs, ios)
     }

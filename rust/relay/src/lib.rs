@@ -43,6 +43,8 @@ mod pace;
 #[cfg(target_os = "linux")]
 mod placement;
 #[cfg(target_os = "linux")]
+mod preroll;
+#[cfg(target_os = "linux")]
 mod prompts;
 #[cfg(target_os = "linux")]
 pub mod record_name;

@@ -22,6 +22,7 @@ use crate::limits::{Sessions, Share, raise_descriptor_limit};
 use crate::metrics::{Metrics, Sources};
 use crate::modules::{ModuleError, Modules};
 use crate::notifier::Notifier;
+use crate::preroll::{Memory, Store};
 use crate::prompts::PromptThread;
 use crate::recorder::Recorder;
 use crate::resolver::Resolver;
@@ -74,11 +75,14 @@ impl Relay {
         let ports = Arc::new(Ports::new(config.port_min, config.port_max, config.sequential_ports));
         let notifier = Notifier::start().map_err(StartError::Notifier)?;
         let notify = notifier.handle();
+        let preroll = config.record.preroll.filter(|_| config.record.folder.is_some());
+        let preroll = preroll.map(|it| (Memory::new(it.memory_bytes, workers), it.span));
         let (recorder, taps) = Recorder::start(config.record, workers).map_err(StartError::Recorder)?;
         let folder = recorder.folder();
         let kinds = modules.kinds().to_vec();
         let engine = EngineConfig {
             accounting: kinds.contains(&ModuleKind::AcctCsv),
+            preroll: preroll.is_some(),
             capture_rtcp: kinds.contains(&ModuleKind::AcctRtcpHep),
             ..config.engine
         };
@@ -92,6 +96,7 @@ impl Relay {
             notify: notify.clone(),
             prompts: prompts.prompts(),
             recorder: recorder.view(),
+            preroll: preroll.as_ref().map(|(memory, _)| Arc::clone(memory)),
         };
         let handle = RelayHandle::new(front, lanes, around);
         // From here on, dropping `threads` stops what has been started.
@@ -101,7 +106,9 @@ impl Relay {
         for (number, ((io, jobs), tap)) in seats.into_iter().zip(taps).enumerate() {
             let orders =
                 Orders { jobs, waker: io.waker(), stage: Arc::clone(&stage), folder: Arc::clone(&folder) };
-            let carrier = Carrier::new(io, Arc::clone(&ports), tap, module_tap.clone(), notify.clone());
+            let store = preroll.as_ref().map(|(memory, span)| Store::new(memory, number, *span));
+            let carrier =
+                Carrier::new(io, Arc::clone(&ports), tap, store, module_tap.clone(), notify.clone());
             let engine = Engine::new(engine.clone(), clock::now());
             let worker = Worker::new(engine, carrier, orders, Share::new(Arc::clone(&sessions)));
             let thread = spawn(number, config.scheduling, worker).map_err(StartError::Worker)?;

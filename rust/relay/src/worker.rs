@@ -225,22 +225,26 @@ impl<I: MediaIo> Worker<I> {
             return Leaving::Stays;
         }
         let state = self.engine.export(&call_id).expect("there is such a call");
-        let Carrier { io, copy_errors, taps, .. } = &mut self.carrier;
+        let Carrier { io, copy_errors, preroll, taps, .. } = &mut self.carrier;
         let sockets = state.pairs().filter_map(|pair| {
             copy_errors.close(pair.id);
             Some((pair.id, io.detach(pair.id)?))
         });
         let sockets = sockets.collect();
+        let kept = state.kept().filter_map(|id| Some((id, preroll.as_mut()?.detach(id)?))).collect();
         let taps = state.taps().filter_map(|id| taps.remove_entry(&id)).collect();
         self.guests.remove(&call_id);
-        Leaving::Left(Box::new(Parcel { call_id, state, sockets, taps }))
+        Leaving::Left(Box::new(Parcel { call_id, state, sockets, kept, taps }))
     }
 
     /// Takes a call that another worker gave away.
     fn arrive(&mut self, parcel: Parcel, stay: Option<Stay>) {
-        let Parcel { call_id, state, mut sockets, taps } = parcel;
+        let Parcel { call_id, state, mut sockets, kept, taps } = parcel;
         self.carrier.taps.extend(taps);
-        let io = &mut self.carrier.io;
+        let Carrier { io, preroll, .. } = &mut self.carrier;
+        if let Some(store) = preroll {
+            kept.into_iter().for_each(|(id, ring)| store.attach(id, ring));
+        }
         self.engine.import(state, |pair| {
             let at = sockets.iter().position(|(id, _)| *id == pair.id).expect("each pair brings its sockets");
             io.attach(sockets.swap_remove(at).1)
@@ -409,10 +413,12 @@ mod tests {
             notify: notify.clone(),
             prompts,
             recorder: recorder.view(),
+            preroll: None,
         };
         let handle = RelayHandle::new(front, vec![lane], around);
         let ports = Arc::new(Ports::new(9000, 9100, true));
-        let carrier = Carrier::new(FakeIo::default(), ports, taps.remove(0), ModuleTap::default(), notify);
+        let carrier =
+            Carrier::new(FakeIo::default(), ports, taps.remove(0), None, ModuleTap::default(), notify);
         let orders = Orders { jobs, waker, stage, folder: recorder.folder() };
         let engine = Engine::new(EngineConfig::default(), clock::now());
         (Worker::new(engine, carrier, orders, Share::new(sessions)), handle)

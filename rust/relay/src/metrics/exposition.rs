@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 use rtpproxy_core::host::FolderState;
 
 use super::figures::Figures;
+use crate::preroll::PrerollFigures;
 use crate::recorder::{RecorderFigures, RecordingState};
 
 /// What the text is.
@@ -36,6 +37,9 @@ impl Collector for Figures {
         if let Some(recorder) = &self.recorder {
             recordings(recorder, &mut page)?;
             recorded(recorder, &mut page)?;
+        }
+        if let Some(kept) = &self.preroll {
+            preroll(kept, &mut page)?;
         }
         self.modules(&mut page)
     }
@@ -205,6 +209,14 @@ fn recorded(recorder: &RecorderFigures, page: &mut Page<'_>) -> fmt::Result {
         recorder.queue_bytes,
     )?;
     page.gauge("recording_queue_limit", "The bound of that memory", bytes, recorder.queue_bytes_max)
+}
+
+fn preroll(kept: &PrerollFigures, page: &mut Page<'_>) -> fmt::Result {
+    let bytes = Some(&Unit::Bytes);
+    page.gauge("preroll_memory", "Memory of packets from before recordings", bytes, kept.used_bytes)?;
+    page.gauge("preroll_memory_limit", "The bound of that memory", bytes, kept.limit_bytes)?;
+    page.gauge("preroll_sessions", "Sessions whose last seconds are kept", None, kept.sessions)?;
+    page.counter("preroll_packets_lost", "Kept packets that were lost to the bound of the memory", kept.lost)
 }
 
 /// A text that grows by one metric after the other.

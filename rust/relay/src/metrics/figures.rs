@@ -8,6 +8,7 @@ use rtpproxy_core::stats::{CommandStats, Stats};
 use crate::RelayHandle;
 use crate::host::{PortUse, Ports};
 use crate::modules::{ModuleFigures, ModuleTap};
+use crate::preroll::PrerollFigures;
 use crate::recorder::RecorderFigures;
 
 /// The parts of a relay that have figures.
@@ -43,6 +44,7 @@ impl Sources {
             is_draining: around.stage.is_draining(),
             notifications_lost: around.notify.lost(),
             recorder: around.recorder.figures(),
+            preroll: around.preroll.as_ref().map(|memory| memory.figures()),
             modules: self.modules.figures(),
             started_s: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         })
@@ -64,6 +66,8 @@ pub(super) struct Figures {
     pub(super) notifications_lost: u64,
     /// Of the recorder, if there is a folder.
     pub(super) recorder: Option<RecorderFigures>,
+    /// Of what is kept for recordings that begin later, if anything is.
+    pub(super) preroll: Option<PrerollFigures>,
     /// Of the modules in use.
     pub(super) modules: ModuleFigures,
     /// When the relay started, in seconds since 1970.

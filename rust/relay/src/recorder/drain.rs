@@ -12,8 +12,9 @@ use super::gather::Gathered;
 use super::journal::Journal;
 use super::journal::sync::Work;
 use super::period::Periods;
-use super::queue::{Chunk, Entry, Note, Outlet};
+use super::queue::{Chunk, Entry, Item, Note, Outlet, PacketHead};
 use super::recording::{Recording, Shared};
+use crate::preroll::{Kept, Preroll};
 
 /// The state of the thread.
 pub(super) struct Drain {
@@ -22,6 +23,9 @@ pub(super) struct Drain {
     gathered: Vec<Gathered>,
     /// By the number of the worker and its number for the recording.
     recordings: HashMap<(usize, RecordingId), Recording>,
+    /// Packets from before a recording that are not worked off yet, by the number of the worker: what else it sends
+    /// waits behind them.
+    prerolls: Vec<Option<Box<Preroll>>>,
     shared: Shared,
     /// The finishers of the folders, by [`Site`].
     finished: Vec<Sender<Job>>,
@@ -45,8 +49,10 @@ impl Drain {
         let workers = if syncs.is_empty() { 0 } else { outlets.len() };
         let journals = (0..workers).map(|worker| Journal::new(worker, syncs.to_vec())).collect();
         let periods = Periods::of(shared.config.flush);
+        let prerolls = outlets.iter().map(|_| None).collect();
         let swept = Instant::now();
-        Self { outlets, gathered, recordings: HashMap::new(), shared, finished, journals, periods, swept }
+        let recordings = HashMap::new();
+        Self { outlets, gathered, recordings, prerolls, shared, finished, journals, periods, swept }
     }
 
     /// Works until something is sent on `stop`, or its sender dropped; then writes and closes everything.
@@ -74,8 +80,20 @@ impl Drain {
         let now = Instant::now();
         let mut is_behind = false;
         for worker in 0..self.outlets.len() {
+            if !self.work_off(worker) {
+                is_behind = true;
+                continue;
+            }
             for taken in 1..=ITEMS_A_ROUND {
                 let Some(item) = self.outlets[worker].next() else { break };
+                let item = match item {
+                    Item::Preroll(preroll) => {
+                        self.preroll(worker, preroll, now);
+                        is_behind = true;
+                        break;
+                    }
+                    item => item,
+                };
                 if let Some(empty) = self.gathered[worker].take(item, now) {
                     self.outlets[worker].give_back(empty);
                 }
@@ -84,6 +102,29 @@ impl Drain {
             self.release(worker, now, false);
         }
         is_behind
+    }
+
+    /// Takes a share of the packets from before a recording; true if none are left.
+    fn work_off(&mut self, worker: usize) -> bool {
+        let Some(mut preroll) = self.prerolls[worker].take() else { return true };
+        let Some(recording) = self.recordings.get_mut(&(worker, preroll.to)) else { return true };
+        let now = Instant::now();
+        for _ in 0..PACKETS_A_ROUND {
+            let id = preroll.to;
+            let Some(Kept { leg, channel, at, src, dst, payload }) = preroll.next() else { return true };
+            recording.packet(&mut self.shared, &PacketHead { id, leg, channel, at, src, dst }, payload, now);
+        }
+        self.prerolls[worker] = Some(preroll);
+        false
+    }
+
+    /// Begins with the packets from before a recording, whose start has come before them.
+    fn preroll(&mut self, worker: usize, mut preroll: Box<Preroll>, now: Instant) {
+        self.release(worker, now, false);
+        if let Some(recording) = self.recordings.get_mut(&(worker, preroll.to)) {
+            recording.preroll(&mut preroll);
+            self.prerolls[worker] = Some(preroll);
+        }
     }
 
     /// Carries out what a worker has told, as far as nothing older is to come, or `all`.
@@ -247,3 +288,5 @@ const IDLE_POLL: Duration = Duration::from_millis(100);
 const ITEMS_A_ROUND: usize = 64;
 /// What part of the memory for packets may be filled with what waits for that.
 const HELD_DIVISOR: usize = 4;
+/// How many packets from before a recording are worked off before the others' turn.
+const PACKETS_A_ROUND: usize = 4096;

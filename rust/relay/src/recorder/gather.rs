@@ -34,6 +34,7 @@ impl Gathered {
                 self.waiting.push(Waiting::note(note, &mut self.notes));
                 return None;
             }
+            Item::Preroll(_) => unreachable!("these are in order already and do not come here"),
         };
         self.settled = chunk.settled();
         let place = self.chunks.vacant_key();

@@ -23,6 +23,8 @@ use rtpproxy_core::effects::RecordPacket;
 use rtpproxy_core::recording::{Channel, Leg, RecordingEvent, RecordingId};
 use rtpproxy_core::time::{Mono, Now, Wall};
 
+use crate::preroll::Preroll;
+
 /// A worker's end: copies packets and events towards the recorder, without ever blocking.
 ///
 /// There is no allocation for a packet as long as the recorder keeps up, and no wake-up of another thread.
@@ -43,6 +45,15 @@ impl RecorderTap {
     pub fn event(&mut self, event: RecordingEvent) {
         if let Some(inlet) = &mut self.inlet {
             inlet.event(event);
+        }
+    }
+
+    /// Gives the packets from before a recording, behind its start, as they are: nothing is copied. Their memory counts
+    /// where they were kept.
+    pub(crate) fn preroll(&mut self, preroll: Box<Preroll>) {
+        if let Some(inlet) = &mut self.inlet {
+            inlet.hand_over();
+            inlet.push(Item::Preroll(preroll));
         }
     }
 
@@ -167,6 +178,8 @@ pub(super) enum Item {
     Chunk(Box<Chunk>),
     /// A note that found no chunk to be in.
     Note(Note),
+    /// The packets from before a recording.
+    Preroll(Box<Preroll>),
 }
 
 /// What was told of a recording.

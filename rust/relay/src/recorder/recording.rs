@@ -23,10 +23,11 @@ use super::names::Names;
 use super::period::Periods;
 use super::queue::{Budget, Dropped, PacketHead};
 use super::sidecar::{Sidecar, hex, id_text, mark_text, section_comments};
-use super::tally::Tally;
+use super::tally::{self, Tally};
 use super::watch::FolderWatch;
 use super::writer::{Flush, Writer, Written};
 use crate::config::{RecordConfig, RecordFormat};
+use crate::preroll::Preroll;
 
 mod place;
 mod rotation;
@@ -166,6 +167,20 @@ impl Recording {
             }
             Some(_) | None => self.write(shared, packet, payload, &notes, now),
         }
+    }
+
+    /// Tells of the packets from before its start, which follow.
+    pub(super) fn preroll(&mut self, preroll: &mut Preroll) {
+        let (from, packets, lost) = (preroll.first(), preroll.packets(), preroll.lost);
+        let before = from.map_or(0, |from| preroll.asked.wall.0.saturating_sub(from.0));
+        let seconds = Duration::from_nanos(before).as_secs_f64();
+        let mut text = format!("preroll: {seconds:.3} s from before the command, {packets} packets");
+        if lost > 0 {
+            text.push_str(&format!("; {lost} more were lost, as the memory for them was used up"));
+        }
+        info!(call_id = %self.start.call_id, "{text}");
+        self.comment(text);
+        self.tally.preroll = Some(tally::Preroll { from, packets, lost });
     }
 
     /// Takes note of packets that did not even reach the recorder.

@@ -11,7 +11,7 @@ use rtpproxy_core::time::Wall;
 use serde::Serialize;
 
 use super::names::without_media_number;
-use super::tally::{Stream, Tally};
+use super::tally::{Preroll, Stream, Tally};
 use crate::config::RecordFormat;
 
 /// What the sidecar says. Times are RFC 3339 in UTC.
@@ -40,6 +40,9 @@ pub(super) struct Sidecar {
     /// The files with the packets; filled in when they have their names.
     pub(super) files: Vec<FileFacts>,
     pub(super) requested: Option<String>,
+    /// What was said before that, if any of it is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preroll: Option<PrerollFacts>,
     first_packet: Option<String>,
     last_packet: Option<String>,
     packets: u64,
@@ -171,6 +174,7 @@ impl Sidecar {
             format: format.name(),
             files: Vec::new(),
             requested: None,
+            preroll: tally.preroll.as_ref().map(PrerollFacts::from),
             first_packet: tally.first().map(rfc3339),
             last_packet: tally.last().map(rfc3339),
             packets: tally.sum(|stream| stream.packets),
@@ -316,6 +320,20 @@ pub(super) fn call_key(call_id: &[u8], from_tag: &[u8]) -> Vec<u8> {
     let stem = call_id[..call_id.len() - digits].strip_suffix(b"-");
     let call_id = stem.filter(|_| (1..=2).contains(&digits)).unwrap_or(call_id);
     [call_id, b"=", without_media_number(from_tag)].concat()
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PrerollFacts {
+    from: Option<String>,
+    packets: u64,
+    lost: u64,
+}
+
+impl From<&Preroll> for PrerollFacts {
+    fn from(preroll: &Preroll) -> Self {
+        let Preroll { from, packets, lost } = *preroll;
+        Self { from: from.map(rfc3339), packets, lost }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -24,6 +24,19 @@ pub(super) struct Tally {
     pub(super) synthetic_frames: u64,
     /// Packets counted as recorded that the disk refused to the end.
     pub(super) unsaved: u64,
+    /// What it holds from before it was asked for.
+    pub(super) preroll: Option<Preroll>,
+}
+
+/// What a recording holds from before it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Preroll {
+    /// When the first packet came; `None` if all were lost.
+    pub(super) from: Option<Wall>,
+    /// How many packets the memory still had.
+    pub(super) packets: u64,
+    /// How many of that time it had lost to its limit.
+    pub(super) lost: u64,
 }
 
 /// What one party sent on one port.
@@ -128,6 +141,7 @@ impl Tally {
         self.omitted += std::mem::take(&mut later.omitted);
         self.synthetic_frames += std::mem::take(&mut later.synthetic_frames);
         self.unsaved += std::mem::take(&mut later.unsaved);
+        self.preroll = self.preroll.take().or(later.preroll.take());
     }
 
     /// The tally of the next file of the recording: if it is paused, it still is.

@@ -1,0 +1,1 @@
+use rtpproxy_core::time::Mono;
