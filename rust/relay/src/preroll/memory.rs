@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use super::ring::Block;
+
 /// The memory for what is kept, and what the workers tell each other of it: never a lock, and nothing for a packet,
 /// only for a block of them.
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: usize,
+    /// What the worker with the largest holder leaves to others while they ask for it, in bytes.
+    reserve: usize,
     used: AtomicUsize,
     sessions: AtomicU64,
     lost: AtomicU64,
@@ -39,8 +43,11 @@ pub(crate) struct PrerollFigures {
 impl Memory {
     /// At most `limit` bytes for so many workers.
     pub(crate) fn new(limit: usize, workers: usize) -> Arc<Self> {
+        let reserve =
+            if workers > 1 { (limit / 64).max(2 * workers * Block::SIZE).min(limit / 8) } else { 0 };
         Arc::new(Self {
             limit,
+            reserve,
             used: AtomicUsize::new(0),
             sessions: AtomicU64::new(0),
             lost: AtomicU64::new(0),
@@ -89,16 +96,21 @@ impl Memory {
         self.workers[worker].largest.store(blocks, Ordering::Relaxed);
     }
 
-    /// Asks for a block of the worker that has the largest holder, if that is another one than `worker` and holds more
-    /// than one block above `blocks`. That worker gives it up when it gets to it.
-    pub(super) fn ask_others(&self, worker: usize, blocks: usize) {
+    /// Whether only the reserve is left.
+    pub(super) fn is_tight(&self) -> bool {
+        self.used.load(Ordering::Relaxed) + self.reserve >= self.limit
+    }
+
+    /// How many blocks the largest holder of the workers other than `worker` has. If that is more than one above `blocks`,
+    /// that worker is asked for a block, and gives it up when it gets to it.
+    pub(super) fn ask_others(&self, worker: usize, blocks: usize) -> usize {
         let others = self.workers.iter().enumerate().filter(|(number, _)| *number != worker);
         let largest = others.map(|(_, share)| (share.largest.load(Ordering::Relaxed), share));
-        if let Some((most, share)) = largest.max_by_key(|(most, _)| *most)
-            && most > blocks + 1
-        {
+        let Some((most, share)) = largest.max_by_key(|(most, _)| *most) else { return 0 };
+        if most > blocks + 1 {
             share.asked.fetch_add(1, Ordering::Relaxed);
         }
+        most
     }
 
     /// How many blocks others would have of `worker`; from then on none.

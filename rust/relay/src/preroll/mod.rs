@@ -5,8 +5,8 @@
 //! freeing what is too old, making the largest holder give way. A party that speaks steadily fills the block it has just
 //! emptied, so nothing is allocated then.
 //!
-//! When the memory is used up, the party that holds most loses its oldest block. Another worker's is asked for one, and
-//! gives it up when it gets to it; meanwhile it is the largest of the own ones.
+//! When the memory is used up, the party that holds most loses its oldest block. If it is another worker's, that one is asked
+//! for a block and gives it up when it gets to it; the worker with the largest holder leaves a reserve to those who ask.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -150,6 +150,12 @@ impl Store {
                 return Some(block);
             }
         }
+        if self.memory.is_tight() {
+            let most = self.by_size.last().map_or(0, |(blocks, _)| *blocks);
+            if self.memory.ask_others(self.worker, most) + 1 < most {
+                return self.oust(id, size, now);
+            }
+        }
         Block::new(&self.memory, size).or_else(|| self.oust(id, size, now))
     }
 
@@ -158,8 +164,6 @@ impl Store {
         for _ in 0..OUSTED_MAX {
             let mine = self.rings.get(&id)?.len();
             let largest = self.by_size.iter().rev().find(|(_, other)| *other != id).copied();
-            let most = largest.map_or(0, |(blocks, _)| blocks);
-            self.memory.ask_others(self.worker, most.max(mine));
             // More than one above: otherwise two would take one block from each other with every packet.
             let ousted = match largest {
                 Some((blocks, other)) if blocks > mine + 1 => {

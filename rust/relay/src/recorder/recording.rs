@@ -179,7 +179,7 @@ impl Recording {
             text.push_str(&format!("; {lost} more were lost, as the memory for them was used up"));
         }
         info!(call_id = %self.start.call_id, "{text}");
-        self.comment(text);
+        self.gaps.comment(text);
         self.tally.preroll = Some(tally::Preroll { from, packets, lost });
     }
 

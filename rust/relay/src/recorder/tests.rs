@@ -8,6 +8,7 @@ mod faults;
 mod folder;
 mod gather;
 mod journal;
+mod preroll;
 mod read;
 mod recover;
 mod rotate;

@@ -77,6 +77,12 @@ impl Bench {
         self.tap.event(RecordingEvent::Start(Box::new(start(id, call_id, coverage))));
     }
 
+    /// The same, so many milliseconds after the time that tests count from.
+    pub(super) fn start_at(&mut self, id: u64, call_id: &[u8], coverage: Coverage, ms: u64) {
+        let start = RecordingStart { at: at(ms), ..start(id, call_id, coverage) };
+        self.tap.event(RecordingEvent::Start(Box::new(start)));
+    }
+
     /// One packet, `ms` after the start of the recording.
     pub(super) fn packet(&mut self, id: u64, leg: Leg, channel: Channel, ms: u64, payload: &[u8]) {
         self.tap.packet(&record(id, leg, channel, ms), payload);

@@ -316,6 +316,7 @@ fn packets_and_events_keep_their_order() {
                     Err(mark) => mark,
                 }));
             }
+            Item::Preroll(_) => panic!("nobody gave one"),
         }
     }
     let packets_and_marks =
