@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, RecordScope};
 use rtpproxy_relay::config::{
-    Config, ControlSpec, Module, RecordConfig, RecordEvents, RecordFormat, RecordLayout, Scheduling,
-    metrics_address,
+    Config, ControlSpec, Module, PrerollConfig, RecordConfig, RecordEvents, RecordFormat, RecordLayout,
+    Scheduling, metrics_address,
 };
 
 use crate::config_file;
@@ -151,6 +151,7 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         return Err("--record-ns is of no use with the adhoc format".into());
     }
     let layout = layout(flags, compat, format)?;
+    let preroll = preroll(flags)?;
     let defaults = RecordConfig::default();
     Ok(RecordConfig {
         folder: flags.record_dir.clone(),
@@ -164,6 +165,7 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         segment: flags.record_segment.unwrap_or(defaults.segment),
         nanoseconds: flags.record_ns,
         compat,
+        preroll,
         buffer_bytes: flags.record_buffer.unwrap_or(defaults.buffer_bytes),
         sip_head: format == RecordFormat::Pcapng,
         codec_map: flags.codec_map.clone(),
@@ -184,6 +186,7 @@ fn check_record_options(flags: &Flags, compat: bool) -> Result<(), String> {
         ("--record-fallback", flags.record_fallback.is_some(), None),
         ("--record-min-free", flags.record_min_free.is_some(), None),
         ("--record-events", !flags.record_events.is_empty(), None),
+        ("--preroll", flags.preroll.is_some(), None),
         ("--record-name", flags.record_name.is_some(), Some(", which has the C program's file names")),
         ("--record-compress", flags.record_compress.is_some(), Some(", which has the C program's files")),
         ("--record-rotate-size", flags.record_rotate_size.is_some(), one_file),
@@ -232,6 +235,17 @@ fn layout(flags: &Flags, compat: bool, format: RecordFormat) -> Result<RecordLay
         Some((_, what)) => Err(format!("--record-layout journal is not possible with {what}")),
         None => Ok(layout),
     }
+}
+
+fn preroll(flags: &Flags) -> Result<Option<PrerollConfig>, String> {
+    let Some(span) = flags.preroll else {
+        return match flags.preroll_memory {
+            Some(_) => Err("--preroll-memory is of no use without --preroll".into()),
+            None => Ok(None),
+        };
+    };
+    let memory_bytes = flags.preroll_memory.unwrap_or(PrerollConfig::MEMORY_DEFAULT);
+    Ok(Some(PrerollConfig { span, memory_bytes }))
 }
 
 fn engine(flags: &Flags, compat: bool, bridged: bool, format: RecordFormat) -> Result<EngineConfig, String> {
@@ -336,6 +350,8 @@ const PID_FILE_DEFAULT: &str = "/var/run/rtpproxy.pid";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::flags::{Fallback, parse};
 
     fn settings(words: &str) -> Result<Settings, String> {
@@ -470,6 +486,8 @@ mod tests {
                 "-r /tmp --compat --record-rotate-size 1G",
                 "--record-rotate-size is not possible with --compat: the C program has one file for a recording",
             ),
+            ("--preroll 10", "--preroll requires -r switch"),
+            ("-r /tmp --preroll-memory 1G", "--preroll-memory is of no use without --preroll"),
             (
                 "-r /tmp --record-max-age 1d --compat",
                 "--record-max-age is not possible with --compat: without sidecars, recordings cannot be told from \
@@ -479,6 +497,16 @@ mod tests {
             assert_eq!(settings(words).unwrap_err(), message, "{words}");
         }
         assert!(settings("-f -s stdio:").is_ok());
+    }
+
+    #[test]
+    fn the_last_seconds_are_kept_if_that_is_said() {
+        let preroll = |words| settings(words).unwrap().relay.record.preroll;
+        let of =
+            |seconds, memory_bytes| Some(PrerollConfig { span: Duration::from_secs(seconds), memory_bytes });
+        assert_eq!(preroll("-r /tmp"), None);
+        assert_eq!(preroll("-r /tmp --preroll 30"), of(30, 256 << 20));
+        assert_eq!(preroll("-r /tmp --compat --preroll 3600 --preroll-memory 1M"), of(3600, 1 << 20));
     }
 
     #[test]

@@ -367,6 +367,11 @@ const RECORDING: &[Opt] = &[
         "Compress recordings when they have ended: zstd or gzip",
     )
     .long("record-compress"),
+    Opt::new("preroll", Form::Number("SECONDS"), "Keep the last seconds of calls for recordings that begin later")
+        .long("preroll"),
+    Opt::new("preroll_memory", Form::Bytes("BYTES"), "Memory for what --preroll keeps; K, M, G")
+        .long("preroll-memory")
+        .default(Fallback::Words("256M")),
     Opt::new("record_max_age", Form::Text("AGE"), "Remove recordings that ended so long ago: 30d, 12h, 90m")
         .long("record-max-age"),
     Opt::new(

@@ -97,6 +97,8 @@ pub(crate) struct Flags {
     pub(crate) record_compress: Option<Compression>,
     pub(crate) record_rotate_size: Option<u64>,
     pub(crate) record_rotate_time: Option<Duration>,
+    pub(crate) preroll: Option<Duration>,
+    pub(crate) preroll_memory: Option<usize>,
     pub(crate) record_max_age: Option<Duration>,
     pub(crate) record_quota: Option<u64>,
     pub(crate) codec_map: Vec<(u8, String)>,
@@ -310,6 +312,11 @@ impl Flags {
             "record_flush" => self.record_flush = Some(record_flush(&text)?),
             "record_rotate_size" => self.record_rotate_size = Some(record_rotate_size(&text)?),
             "record_rotate_time" => self.record_rotate_time = Some(record_rotate_time(&text)?),
+            "preroll" => {
+                let seconds = in_range(value, 1..=3600, "preroll is invalid, choose 1 to 3600 seconds")?;
+                self.preroll = Some(Duration::from_secs(seconds));
+            }
+            "preroll_memory" => self.preroll_memory = Some(preroll_memory(&text)?),
             "record_max_age" => self.record_max_age = Some(record_max_age(&text)?),
             "record_quota" => self.record_quota = Some(record_quota(&text)?),
             "codec_map" => self.codec_map.push(codec(&text)?),
@@ -487,6 +494,14 @@ fn record_rotate_size(text: &str) -> Result<u64, String> {
     Ok(size)
 }
 
+fn preroll_memory(text: &str) -> Result<usize, String> {
+    let size = number::bytes(text).ok_or_else(|| format!("{text}: preroll memory size is invalid"))?;
+    if size < PREROLL_MEMORY_MIN {
+        return Err(format!("{text}: preroll memory is smaller than 1M"));
+    }
+    Ok(size)
+}
+
 fn record_rotate_time(text: &str) -> Result<Duration, String> {
     duration(text)
         .filter(|time| *time >= RecordConfig::ROTATE_TIME_MIN)
@@ -542,3 +557,4 @@ fn codec(text: &str) -> Result<(u8, String), String> {
 const SECONDS: std::ops::RangeInclusive<i64> = 1..=i32::MAX as i64;
 const RECORD_BUFFER_MIN: usize = 1 << 20;
 const RECORD_QUOTA_MIN: usize = 1 << 20;
+const PREROLL_MEMORY_MIN: usize = 1 << 20;
