@@ -11,7 +11,7 @@ use rtpproxy_relay::config::{Module, RecordFormat};
 use rtpproxy_relay::modules::Modules;
 
 use crate::daemon::guard_root;
-use crate::flags::{Fallback, Flags, Form, GROUPS, Given, Opt, Origin, Reach, Value};
+use crate::flags::{Fallback, Flags, Form, GROUPS, Given, Opt, Origin, PREROLL_MEMORY_DEFAULT, Reach, Value};
 use crate::modules;
 use crate::settings::{Note, Settings};
 use crate::{complain, say};
@@ -132,6 +132,10 @@ fn worked_out(key: &str, given: &Given, settings: &Settings) -> (Option<toml::Va
             RecordScope::Stream if relay.record.compat => (Some("stream".into()), "because of compat"),
             RecordScope::Stream => (Some("stream".into()), "because of record_format"),
         },
+        "preroll_memory" if relay.record.preroll.is_some() => {
+            (Some(PREROLL_MEMORY_DEFAULT.into()), "because of preroll")
+        }
+        "preroll_memory" => (None, "default"),
         _ => unreachable!("every default that depends on others is named here: {key}"),
     }
 }

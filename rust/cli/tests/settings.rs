@@ -76,12 +76,14 @@ fn a_variable_turns_off_what_the_file_turns_on() {
 #[test]
 fn what_follows_from_other_settings_is_shown() {
     let place = Place::new();
-    let lines = in_force(&place, &["--compat", "-T", "7"], &[]);
+    let folder = place.path("").to_str().unwrap().to_owned();
+    let lines = in_force(&place, &["--compat", "-T", "7", "-r", &folder, "--preroll", "30"], &[]);
     for line in [
         "latch = \"legacy\" # because of compat",
         "record_format = \"adhoc\" # because of compat",
         "record_scope = \"stream\" # because of compat",
         "setup_ttl = 7 # because of ttl",
+        "preroll_memory = \"256M\" # because of preroll",
     ] {
         assert_line(&lines, line);
     }
@@ -252,7 +254,8 @@ fn the_sample_is_right() {
             continue;
         }
         // Others a folder to record into.
-        let needs_folder = line.starts_with("record_") && !line.starts_with("record_dir");
+        let records = line.starts_with("record_") || line.starts_with("preroll");
+        let needs_folder = records && !line.starts_with("record_dir");
         let folder = if needs_folder { "record_dir = '/tmp'\n" } else { "" };
         fs::write(place.path("line.toml"), format!("{folder}{line}")).unwrap();
         in_force(&place, &["--settings", "line.toml"], &[]);

@@ -124,6 +124,9 @@ pub(crate) fn command() -> Command {
         .args(args)
 }
 
+/// Bytes of the default of `--preroll-memory`, as the help writes it.
+pub(crate) const PREROLL_MEMORY_DEFAULT: &str = "256M";
+
 /// Bytes of the default of `--record-buffer`, as the help writes it.
 pub(super) const RECORD_BUFFER_DEFAULT: &str = "64M";
 
@@ -371,7 +374,7 @@ const RECORDING: &[Opt] = &[
         .long("preroll"),
     Opt::new("preroll_memory", Form::Bytes("BYTES"), "Memory for what --preroll keeps; K, M, G")
         .long("preroll-memory")
-        .default(Fallback::Words("256M")),
+        .default(Fallback::Words(PREROLL_MEMORY_DEFAULT)),
     Opt::new("record_max_age", Form::Text("AGE"), "Remove recordings that ended so long ago: 30d, 12h, 90m")
         .long("record-max-age"),
     Opt::new(

@@ -24,7 +24,7 @@ use crate::identity::{self, Identity};
 use crate::logging::{Facility, Level};
 use crate::modules;
 
-pub(crate) use defs::{Fallback, Form, GROUPS, Opt, Reach, VARIABLE_PREFIX, command};
+pub(crate) use defs::{Fallback, Form, GROUPS, Opt, PREROLL_MEMORY_DEFAULT, Reach, VARIABLE_PREFIX, command};
 use given::Entry;
 pub(crate) use given::{Given, Origin, Value};
 pub(crate) use number::duration;
