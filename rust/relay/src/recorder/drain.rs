@@ -107,12 +107,11 @@ impl Drain {
     /// Takes a share of the packets from before a recording; true if none are left.
     fn work_off(&mut self, worker: usize) -> bool {
         let Some(mut preroll) = self.prerolls[worker].take() else { return true };
-        let Some(recording) = self.recordings.get_mut(&(worker, preroll.to)) else { return true };
         let now = Instant::now();
         for _ in 0..PACKETS_A_ROUND {
             let id = preroll.to;
             let Some(Kept { leg, channel, at, src, dst, payload }) = preroll.next() else { return true };
-            recording.packet(&mut self.shared, &PacketHead { id, leg, channel, at, src, dst }, payload, now);
+            self.entry(worker, Entry::Packet(&PacketHead { id, leg, channel, at, src, dst }, payload), now);
         }
         self.prerolls[worker] = Some(preroll);
         false
@@ -123,8 +122,10 @@ impl Drain {
         self.release(worker, now, false);
         if let Some(recording) = self.recordings.get_mut(&(worker, preroll.to)) {
             recording.preroll(&mut preroll);
-            self.prerolls[worker] = Some(preroll);
+        } else if let Some(journal) = self.journals.get_mut(worker) {
+            journal.preroll(&mut preroll);
         }
+        self.prerolls[worker] = Some(preroll);
     }
 
     /// Carries out what a worker has told, as far as nothing older is to come, or `all`.

@@ -171,16 +171,11 @@ impl Recording {
 
     /// Tells of the packets from before its start, which follow.
     pub(super) fn preroll(&mut self, preroll: &mut Preroll) {
-        let (from, packets, lost) = (preroll.first(), preroll.packets(), preroll.lost);
-        let before = from.map_or(0, |from| preroll.asked.wall.0.saturating_sub(from.0));
-        let seconds = Duration::from_nanos(before).as_secs_f64();
-        let mut text = format!("preroll: {seconds:.3} s from before the command, {packets} packets");
-        if lost > 0 {
-            text.push_str(&format!("; {lost} more were lost, as the memory for them was used up"));
-        }
+        let facts = tally::Preroll::of(preroll);
+        let text = facts.text(preroll.asked.wall);
         info!(call_id = %self.start.call_id, "{text}");
         self.gaps.comment(text);
-        self.tally.preroll = Some(tally::Preroll { from, packets, lost });
+        self.tally.preroll = Some(facts);
     }
 
     /// Takes note of packets that did not even reach the recorder.

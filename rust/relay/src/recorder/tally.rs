@@ -1,12 +1,14 @@
 //! What a recording has seen, for the totals at the end of a file and for its sidecar.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rtpproxy_core::recording::{Channel, Leg, Mark};
 use rtpproxy_core::rtp::RtpView;
 use rtpproxy_core::time::{Now, Wall};
 
 use super::queue::{Dropped, PacketHead};
+use crate::preroll;
 
 /// Counts and history of one recording. Every list is bounded.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +77,25 @@ pub(super) struct Gap {
     pub(super) packets: u64,
     /// Why.
     pub(super) cause: String,
+}
+
+impl Preroll {
+    /// Of packets that are about to be read.
+    pub(super) fn of(preroll: &mut preroll::Preroll) -> Self {
+        Self { from: preroll.first(), packets: preroll.packets(), lost: preroll.lost }
+    }
+
+    /// The words for a file and the log, about a recording that was `asked` for then.
+    pub(super) fn text(&self, asked: Wall) -> String {
+        let Self { from, packets, lost } = self;
+        let before = Duration::from_nanos(from.map_or(0, |from| asked.0.saturating_sub(from.0)));
+        let seconds = before.as_secs_f64();
+        let mut text = format!("preroll: {seconds:.3} s from before the command, {packets} packets");
+        if *lost > 0 {
+            text.push_str(&format!("; {lost} more were lost, as the memory for them was used up"));
+        }
+        text
+    }
 }
 
 impl Tally {

@@ -20,8 +20,9 @@ use super::super::period::Periods;
 use super::super::queue::{Dropped, PacketHead};
 use super::super::recording::Shared;
 use super::super::sidecar::{id_text, mark_text, rfc3339};
-use super::super::tally::Tally;
+use super::super::tally::{self, Tally};
 use super::segment::Segment;
+use crate::preroll::Preroll;
 
 /// A recording that runs.
 #[derive(Debug)]
@@ -103,6 +104,15 @@ impl Call {
             }
             Some(_) | None => self.write(segment, shared, packet, payload, &notes, now),
         }
+    }
+
+    /// Tells of the packets from before its start, which follow.
+    pub(super) fn preroll(&mut self, preroll: &mut Preroll) {
+        let facts = tally::Preroll::of(preroll);
+        let text = facts.text(preroll.asked.wall);
+        info!(call_id = %self.start.call_id, "{text}");
+        self.gaps.comment(text);
+        self.last = facts.from.map_or(self.last, |from| self.last.min(from));
     }
 
     /// Takes note of packets that did not even reach the recorder.

@@ -24,6 +24,7 @@ use self::segment::{Current, Segment};
 use self::sync::Work;
 use super::queue::{Dropped, PacketHead};
 use super::recording::Shared;
+use crate::preroll::Preroll;
 
 /// The recordings of one worker.
 #[derive(Debug)]
@@ -99,6 +100,13 @@ impl Journal {
         call.packet(segment, shared, packet, payload, now);
         if segment.is_due(now) {
             self.flush(shared, now);
+        }
+    }
+
+    /// Tells of the packets from before the start of a recording, which follow.
+    pub(super) fn preroll(&mut self, preroll: &mut Preroll) {
+        if let Some(call) = self.calls.get_mut(&preroll.to) {
+            call.preroll(preroll);
         }
     }
 
