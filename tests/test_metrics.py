@@ -96,7 +96,7 @@ def test_every_metric_is_in_the_manual_and_the_other_way_round(
         "modules { acct_csv { load = rtpp_acct_csv.so; } acct_rtcp_hep { load = rtpp_acct_rtcp_hep.so; "
         'capt_host = "127.0.0.1"; capt_port = 9; } }'
     )
-    start_daemon(*metrics.options, "--config", config, start_in=tmp_path)
+    start_daemon(*metrics.options, "--config", config, "--preroll", "1", start_in=tmp_path)
     families = parsed(metrics.text())
     names = {sample.name for family in families for sample in family.samples}
     assert names == documented()
