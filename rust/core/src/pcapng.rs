@@ -1,7 +1,7 @@
 //! The pcapng format: a section, an interface for each leg, packets, and totals at the end.
 //!
-//! Each function appends one block, encoded by pcap-file in host byte order, so the caller may cut the
-//! stream anywhere between two calls. All interfaces are Ethernet with time stamps in nanoseconds; their
+//! Each function appends one block in host byte order, so the caller may cut the stream anywhere between two calls.
+//! pcap-file encodes them, but for those of packets, which are written here as they are many. All interfaces are Ethernet with time stamps in nanoseconds; their
 //! numbers are given in the order in which they are described, from 0. A file is laid out like this:
 //!
 //! ```
@@ -25,7 +25,6 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use byteorder::NativeEndian;
-use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption, InterfaceTsResolution,
 };
@@ -113,22 +112,45 @@ pub fn word(block: &[u8], at: usize) -> Option<u32> {
 ///
 /// The interface must have been described in this section.
 pub fn packet(interface: u32, at: Wall, frame: &[u8], options: PacketOptions<'_>, out: &mut Vec<u8>) {
-    let mut list = Vec::new();
+    packet_with(interface, at, options, out, |out| out.extend_from_slice(frame));
+}
+
+/// Appends a frame of `interface` that `write` appends, to spare it a copy.
+///
+/// The interface must have been described in this section.
+pub fn packet_with(
+    interface: u32,
+    at: Wall,
+    options: PacketOptions<'_>,
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
+    let block_at = out.len();
+    let words = [PACKET_BLOCK, 0, interface, (at.0 >> 32) as u32, at.0 as u32, 0, 0];
+    out.extend_from_slice(words.map(u32::to_ne_bytes).as_flattened());
+    let frame_at = out.len();
+    write(out);
+    let frame_len = out.len() - frame_at;
+    pad(out, frame_len);
+    let options_at = out.len();
     if options.inbound {
-        list.push(EnhancedPacketOption::Flags(FLAGS_INBOUND));
+        option(PACKET_FLAGS, &FLAGS_INBOUND.to_ne_bytes(), out);
     }
     if let Some(drops) = options.drops {
-        list.push(EnhancedPacketOption::DropCount(drops));
+        option(PACKET_DROP_COUNT, &drops.to_ne_bytes(), out);
     }
-    list.extend(options.comments.iter().map(|text| EnhancedPacketOption::Common(comment(text))));
-    let block = EnhancedPacketBlock {
-        interface_id: MODEL,
-        timestamp: since_epoch(at),
-        original_len: frame.len() as u32,
-        data: Cow::Borrowed(frame),
-        options: list,
-    };
-    encode_for(interface, &block.into_block(), out);
+    for text in options.comments {
+        option(COMMENT, fitting(text).as_bytes(), out);
+    }
+    if out.len() > options_at {
+        option(END_OF_OPTIONS, &[], out);
+    }
+    let block_len = (out.len() - block_at + size_of::<u32>()) as u32;
+    out.extend_from_slice(&block_len.to_ne_bytes());
+    for (place, len) in [(1, block_len), (5, frame_len as u32), (6, frame_len as u32)] {
+        let at = block_at + place * size_of::<u32>();
+        out[at..at + size_of::<u32>()].copy_from_slice(&len.to_ne_bytes());
+    }
 }
 
 /// Appends the totals of `interface`: when its recording started and ended, how many packets came
@@ -164,6 +186,18 @@ fn encode_for(interface: u32, block: &Block<'_>, out: &mut Vec<u8>) {
     let number_at = out.len() + 8;
     encode(block, out);
     out[number_at..number_at + 4].copy_from_slice(&interface.to_ne_bytes());
+}
+
+fn option(code: u16, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&code.to_ne_bytes());
+    out.extend_from_slice(&(value.len() as u16).to_ne_bytes());
+    out.extend_from_slice(value);
+    pad(out, value.len());
+}
+
+/// Fills the last word of something of `len` bytes.
+fn pad(out: &mut Vec<u8>, len: usize) {
+    out.resize(out.len() + len.next_multiple_of(size_of::<u32>()) - len, 0);
 }
 
 fn encode(block: &Block<'_>, out: &mut Vec<u8>) {
@@ -205,6 +239,16 @@ static STATE: LazyLock<PcapNgState> = LazyLock::new(|| {
 const APPLICATION: &str = concat!("rtpproxy ", env!("CARGO_PKG_VERSION"));
 const MODEL: u32 = 0;
 const FLAGS_INBOUND: u32 = 1;
+/// The type of an Enhanced Packet Block.
+const PACKET_BLOCK: u32 = 6;
+/// `epb_flags`.
+const PACKET_FLAGS: u16 = 2;
+/// `epb_dropcount`.
+const PACKET_DROP_COUNT: u16 = 4;
+/// `opt_comment`.
+const COMMENT: u16 = 1;
+/// `opt_endofopt`.
+const END_OF_OPTIONS: u16 = 0;
 
 #[cfg(test)]
 mod tests {

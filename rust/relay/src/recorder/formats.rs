@@ -31,7 +31,6 @@ pub(super) struct Encoder {
     macs: MacStyle,
     /// The headers for each stream, and the addresses they are made for.
     framers: [Option<(SocketAddr, SocketAddr, Framer)>; 4],
-    frame: Vec<u8>,
     /// In compat, time stamps follow the monotonic clock from the first packet on.
     steady: Option<Option<Now>>,
 }
@@ -50,7 +49,6 @@ impl Encoder {
             first_interface: 0,
             macs,
             framers: [const { None }; 4],
-            frame: Vec::new(),
             steady: config.compat.then_some(None),
         }
     }
@@ -100,24 +98,24 @@ impl Encoder {
                 framer.write(next(ip_id), payload, out);
             }
             Layout::Pcapng { .. } => {
-                let mut frame = std::mem::take(&mut self.frame);
-                frame.clear();
-                self.framer(packet).write(next(ip_id), payload, &mut frame);
+                let first_interface = self.first_interface;
+                let framer = self.framer(packet);
                 let options = PacketOptions {
                     inbound: true,
                     drops: (notes.dropped > 0).then_some(notes.dropped),
                     comments: &borrowed(&notes.comments),
                 };
-                let interface = self.first_interface + pcapng::interface_of(packet.leg, packet.channel);
-                pcapng::packet(interface, at, &frame, options, out);
-                self.frame = frame;
+                let interface = first_interface + pcapng::interface_of(packet.leg, packet.channel);
+                pcapng::packet_with(interface, at, options, out, |out| {
+                    framer.write(next(ip_id), payload, out);
+                });
             }
         }
     }
 
     /// Appends a frame that never was on the wire, marked as such. Only pcapng has them.
     pub(super) fn synthetic(
-        &mut self,
+        &self,
         sender: Leg,
         [src, dst]: [SocketAddr; 2],
         at: Wall,
@@ -127,10 +125,10 @@ impl Encoder {
         if self.layout != (Layout::Pcapng { has_synthetic: true }) {
             return;
         }
-        self.frame.clear();
-        Framer::new(src, dst, Macs::Leg(sender)).write(0, text, &mut self.frame);
+        let framer = Framer::new(src, dst, Macs::Leg(sender));
         let options = PacketOptions { comments: &[SYNTHETIC_COMMENT], ..PacketOptions::default() };
-        pcapng::packet(self.first_interface + SYNTHETIC_INTERFACE, at, &self.frame, options, out);
+        let interface = self.first_interface + SYNTHETIC_INTERFACE;
+        pcapng::packet_with(interface, at, options, out, |out| framer.write(0, text, out));
     }
 
     /// Appends what stands at the end of a file: totals, and remarks on what no packet followed.

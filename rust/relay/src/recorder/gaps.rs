@@ -62,6 +62,11 @@ impl Gaps {
         }
     }
 
+    /// Whether there is nothing to be seen at the next packets.
+    pub(super) fn is_empty(&self) -> bool {
+        self.comments.is_empty() && self.missing.iter().all(Option::is_none)
+    }
+
     /// Why packets are missing, if some are.
     pub(super) fn cause(&self) -> Option<&str> {
         self.missing.iter().flatten().next().map(|(_, cause)| cause.as_str())

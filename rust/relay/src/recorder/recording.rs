@@ -426,6 +426,9 @@ impl Recording {
 
     /// What is to be seen at a packet.
     fn take_notes(&mut self, packet: &PacketHead) -> Notes {
+        if self.gaps.is_empty() {
+            return Notes::default();
+        }
         let mut gaps = std::mem::take(&mut self.gaps);
         let count = |dropped: &Dropped, cause: &str| self.count_dropped(dropped, cause);
         let notes = gaps.take_notes(packet.leg, packet.channel, count);
@@ -469,7 +472,7 @@ impl Recording {
 }
 
 /// What is gained by a larger buffer is little, in bytes.
-const FILE_BUFFER_MAX: usize = 16 << 10;
+const FILE_BUFFER_MAX: usize = 8 << 10;
 /// What is lost by a smaller one is much, in bytes.
 const FILE_BUFFER_MIN: usize = 4 << 10;
 /// How long the disk may refuse the end of a recording until we give it up.
