@@ -22,7 +22,7 @@ pub(super) struct Drain {
     /// What came from each worker and waits for older packets.
     gathered: Vec<Gathered>,
     /// By the number of the worker and its number for the recording.
-    recordings: HashMap<(usize, RecordingId), Recording>,
+    recordings: HashMap<(usize, RecordingId), Box<Recording>>,
     /// Packets from before a recording that are not worked off yet, by the number of the worker: what else it sends
     /// waits behind them.
     prerolls: Vec<Option<Box<Preroll>>>,
@@ -178,7 +178,7 @@ impl Drain {
                 return journal.start(*start, shared, now);
             }
             shared.running = self.recordings.len();
-            self.recordings.entry(key).or_insert_with(|| Recording::new(*start, shared, now));
+            self.recordings.entry(key).or_insert_with(|| Box::new(Recording::new(*start, shared, now)));
             return;
         }
         let Some(recording) = self.recordings.get_mut(&key) else {
@@ -193,7 +193,7 @@ impl Drain {
                 let is_complete = recording.is_complete(now, false);
                 self.hand_over_left();
                 if is_complete && let Some(recording) = self.recordings.remove(&key) {
-                    self.hand_over(recording);
+                    self.hand_over(*recording);
                 }
             }
         }
@@ -228,7 +228,7 @@ impl Drain {
         for journal in &mut self.journals {
             journal.tick(&mut self.shared, now);
         }
-        let is_refusing = self.recordings.values().any(Recording::is_in_trouble)
+        let is_refusing = self.recordings.values().any(|recording| recording.is_in_trouble())
             || self.journals.iter().any(Journal::is_in_trouble);
         self.shared.watch.set_refusing(is_refusing);
     }
@@ -244,7 +244,7 @@ impl Drain {
         let complete: Vec<_> =
             self.recordings.extract_if(|_, recording| recording.is_complete(now, at_once)).collect();
         for (_, recording) in complete {
-            self.hand_over(recording);
+            self.hand_over(*recording);
         }
     }
 

@@ -57,7 +57,7 @@ impl RecorderTap {
         }
     }
 
-    /// Hands over what is half full or has waited for 20 ms; call it at the end of each batch. All packets that
+    /// Hands over what has waited for 20 ms; call it at the end of each batch. All packets that
     /// came until `settled` have been given.
     ///
     /// Returns when to call it again at the latest, if anything is left.
@@ -309,10 +309,6 @@ impl Chunk {
         self.entries.len() + 2 <= Self::ENTRIES && self.bytes.len() + len <= Self::BYTES
     }
 
-    fn is_half_full(&self) -> bool {
-        self.entries.len() >= Self::ENTRIES / 2 || self.bytes.len() >= Self::BYTES / 2
-    }
-
     fn clear(&mut self) {
         self.entries.clear();
         self.bytes.clear();
@@ -420,8 +416,8 @@ impl Inlet {
 
     fn flush(&mut self, now: Mono) -> Option<Mono> {
         self.retry_overflow();
-        if let Some((chunk, since)) = &self.open
-            && (chunk.is_half_full() || now.since(*since) >= CHUNK_AGE)
+        if let Some((_, since)) = &self.open
+            && now.since(*since) >= CHUNK_AGE
         {
             self.hand_over();
         }

@@ -471,9 +471,23 @@ impl Recording {
     }
 }
 
-/// What is gained by a larger buffer is little, in bytes.
-const FILE_BUFFER_MAX: usize = 8 << 10;
+/// What is gained by a larger buffer is little against the memory of many, in bytes.
+const FILE_BUFFER_MAX: usize = 6 << 10;
 /// What is lost by a smaller one is much, in bytes.
 const FILE_BUFFER_MIN: usize = 4 << 10;
 /// How long the disk may refuse the end of a recording until we give it up.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::writer::RECORD_SIZE_USUAL;
+
+    /// The rest of the 16 KB that are promised is for names, lists and chunks on their way.
+    #[test]
+    fn a_recording_is_small() {
+        let buffer = FILE_BUFFER_MAX + RECORD_SIZE_USUAL;
+        let size = size_of::<Recording>() + size_of::<OpenFile>() + buffer;
+        assert!(size <= 11 << 10, "{size}");
+    }
+}

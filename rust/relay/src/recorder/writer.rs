@@ -260,7 +260,7 @@ impl<S: Storage> Writer<S> {
 }
 
 /// More than most records have, in bytes.
-const RECORD_SIZE_USUAL: usize = 512;
+pub(super) const RECORD_SIZE_USUAL: usize = 512;
 /// How long to wait before the disk is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 

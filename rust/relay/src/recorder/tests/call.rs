@@ -326,20 +326,20 @@ fn packets_and_events_keep_their_order() {
 }
 
 #[test]
-fn a_chunk_waits_until_it_is_half_full_or_old() {
+fn a_chunk_waits_until_it_is_full_or_old() {
     let (mut tap, mut outlet) = way(&Budget::new(1 << 20, 1));
     let mut bench_packet = |ms| {
         tap.packet(&record(1, Leg::Caller, Channel::Rtp, ms), &[0; 172]);
         let again_at = tap.flush(at(ms).mono, at(ms).wall);
-        let is_handed_over = outlet.next().is_some();
-        assert_eq!(again_at.is_none(), is_handed_over);
-        is_handed_over
+        (outlet.next().is_some(), again_at.is_some())
     };
-    assert!(!bench_packet(0));
-    assert!(!bench_packet(19));
-    assert!(bench_packet(20));
-    let taken: Vec<_> = (0..60).map(|_| bench_packet(30)).collect();
-    assert_eq!(taken.iter().position(|&taken| taken), Some(55));
+    assert_eq!(bench_packet(0), (false, true));
+    assert_eq!(bench_packet(19), (false, true));
+    assert_eq!(bench_packet(20), (true, false));
+    let taken: Vec<_> = (0..120).map(|_| bench_packet(30)).collect();
+    // The packet without room begins the next one.
+    assert_eq!(taken.iter().position(|&(is_handed_over, _)| is_handed_over), Some(111));
+    assert!(taken.iter().all(|&(_, is_some_left)| is_some_left));
 }
 
 #[test]
