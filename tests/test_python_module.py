@@ -651,6 +651,7 @@ def test_wrong_settings(error: type[Exception], wrong: dict[str, Any]) -> None:
 
 SAMPLES: dict[str, Any] = {
     "latch": "strict",
+    "record_encrypt": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN"],
     "record_format": "pcap",
     "record_name": "%{call-id}",
     "record_compress": "zstd",

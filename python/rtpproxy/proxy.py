@@ -50,6 +50,8 @@ class Proxy(ThroughDoor):
     :param record_max_age_s: Recordings that ended so many seconds ago are removed.
     :param record_quota_bytes: The oldest recordings are removed while all take more than this.
     :param codec_map: Names of dynamic payload types for the recordings: ``{111: "opus/48000/2"}``.
+    :param record_encrypt: Who can read recordings, which are then encrypted: public keys (``"age1…"``,
+        ``"ssh-ed25519 …"``), or paths of files with one on each line.
     :param record_events: Who is told what becomes of recordings: ``unix:PATH`` (lines of JSON), a file (the
         same lines), ``exec:PROGRAM`` (run for each finished recording, with the path of its sidecar).
     :param metrics: Where to serve metrics over HTTP: ``"127.0.0.1:9722"``.
@@ -101,6 +103,7 @@ class Proxy(ThroughDoor):
         record_max_age_s: int | None = None,
         record_quota_bytes: int | None = None,
         codec_map: Mapping[int, str] | None = None,
+        record_encrypt: Sequence[str] = (),
         record_events: Sequence[str] = (),
         metrics: str | None = None,
         modules: Sequence[str] = (),
@@ -139,6 +142,7 @@ class Proxy(ThroughDoor):
         options.number("--record-quota", "record_quota_bytes", record_quota_bytes)
         for payload_type, codec in (codec_map or {}).items():
             options.text("--codec-map", "codec_map", f"{payload_type}={codec}")
+        options.texts("--record-encrypt", "record_encrypt", record_encrypt)
         options.texts("--record-events", "record_events", record_events)
         options.text("--metrics", "metrics", metrics)
         options.texts("--dso", "modules", modules)

@@ -1,18 +1,82 @@
-//! What is in the files of recordings, compressed or not.
+//! What is in the files of recordings, compressed and encrypted or not.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use rtpproxy_core::compression::Content;
+use rtpproxy_core::sealed::State;
 
-/// Opens a file of a recording.
+use crate::unlock::{Identities, Kind, Unlocked};
+
+/// Opens a file of a recording, with `identities` if it is encrypted.
 ///
 /// # Errors
 ///
-/// When it cannot be read.
-pub(crate) fn open(path: &Path) -> io::Result<Content<File>> {
-    Content::new(File::open(path)?)
+/// When it cannot be read, or is encrypted and no identity opens it.
+pub(crate) fn open(path: &Path, identities: &Identities) -> io::Result<Content<Ending<File>>> {
+    let file = Unlocked::new(File::open(path)?, identities)?;
+    Content::new(Ending::of(file))
+}
+
+/// An encrypted file, which ends where nothing more can be read of it.
+pub(crate) struct Ending<R: Read> {
+    file: Unlocked<R>,
+    cut: Option<String>,
+}
+
+impl<R: Read> Ending<R> {
+    /// Of a file that was just opened.
+    pub(crate) fn of(file: Unlocked<R>) -> Self {
+        Self { file, cut: None }
+    }
+
+    /// How the file is encrypted.
+    pub(crate) fn kind(&self) -> Kind {
+        self.file.kind()
+    }
+
+    /// Reads on behind the damaged chunks of a sealed file.
+    pub(crate) fn leave_out_damage(&mut self) {
+        self.file.leave_out_damage();
+    }
+
+    /// Why it ended before its end.
+    pub(crate) fn cut(&self) -> Option<&str> {
+        self.cut.as_deref()
+    }
+
+    /// The same, or how a sealed file ends.
+    pub(crate) fn damage(&self) -> Option<String> {
+        let torn = || Some(self.file.sealed()?.tail?.reason.to_owned());
+        self.cut.clone().or_else(torn)
+    }
+
+    /// What was met in a sealed file.
+    pub(crate) fn sealed(&self) -> Option<&State> {
+        self.file.sealed()
+    }
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cut.is_some() {
+            return Ok(0);
+        }
+        match self.file.read(buffer) {
+            Err(error)
+                if self.kind() != Kind::Plain
+                    && matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                self.cut = Some(match self.kind() {
+                    Kind::Sealed => error.to_string(),
+                    _ => "what follows in the encrypted file is damaged, or cut off".to_owned(),
+                });
+                Ok(0)
+            }
+            other => other,
+        }
+    }
 }
 
 /// Content whose end is where damage of the compressed data begins; [`Content::broken`] tells of it.

@@ -5,7 +5,8 @@
 //! - [`recording`]: which files make a recording, and who is who in it.
 //! - [`verify`]: whether recordings are whole, and what is missing.
 //! - [`repair`]: readable files from damaged ones.
-//! - [`srtp`]: decrypting them.
+//! - [`unlock`]: opening encrypted ones.
+//! - [`srtp`]: decrypting their packets.
 //! - [`audio`]: from packets to sound, and into files.
 //! - [`one_side`]: a file as what one side sent.
 //! - [`codec`]: audio codecs by their static RTP payload type (RFC 3551), to and from 16-bit samples at 8000 Hz.
@@ -23,6 +24,7 @@ pub mod prompts;
 pub mod recording;
 pub mod repair;
 pub mod srtp;
+pub mod unlock;
 pub mod verify;
 
 pub use native::MissingLibrary;

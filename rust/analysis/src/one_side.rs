@@ -8,6 +8,7 @@ use rtpproxy_core::rtp::FIXED_HEADER_LEN;
 use crate::audio::{Party, Unplayable};
 use crate::capture::{Capture, CaptureError, Format, Headers, Origin, Packet};
 use crate::srtp::{Crypto, Decryptor, SrtpError};
+use crate::unlock::Identities;
 
 /// A file, and what to take of it.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ impl OneSide {
     ///
     /// When the file cannot be read to its end, or the numbers of its packets cannot be followed.
     pub fn load(&self, skipped: &mut dyn FnMut(u64, Skipped)) -> Result<Party, LoadError> {
-        let capture = Capture::read(&self.path)?;
+        let capture = Capture::read(&self.path, &Identities::default())?;
         let mut decryptor = self.crypto.as_ref().map(Decryptor::with_replay_list);
         if capture.format() == Format::Adhoc {
             decryptor = None;
@@ -63,7 +64,7 @@ impl OneSide {
 ///
 /// When it cannot be read to its end.
 pub fn count(path: &Path, leg: Leg) -> Result<u64, LoadError> {
-    let capture = Capture::read(path)?;
+    let capture = Capture::read(path, &Identities::default())?;
     let mut count = 0;
     for packet in packets(&capture, leg) {
         packet?;

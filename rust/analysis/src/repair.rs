@@ -18,6 +18,7 @@ use rtpproxy_core::time::Wall;
 use serde_json::{Value, json};
 
 use crate::content::{self, UpToDamage};
+use crate::unlock::{Identities, Kind as Encryption};
 use crate::verify::{Inspection, Sidecar, Unit, expected_format, is_being_written, sidecar_of, without_part};
 
 /// Where a repaired recording goes.
@@ -63,12 +64,20 @@ pub enum RepairError {
     /// There is something of that name.
     #[error("{}: it exists; --force replaces it", .0.display())]
     Exists(PathBuf),
+    /// It is encrypted.
+    #[error("{}: {}", .0.display(), .1)]
+    Locked(PathBuf, String),
+    /// It is encrypted, and what is in it would take its place.
+    #[error("{}: it is encrypted, and would be replaced by what is in it; choose another place", .0.display())]
+    WouldUncover(PathBuf),
     /// There are no packets in it.
     #[error("{}: nothing in it can be read", .0.display())]
     Nothing(PathBuf),
 }
 
-/// Repairs a recording, if anything can be done for it. `replaces`: also files that are there.
+/// Repairs a recording, if anything can be done for it. What is encrypted needs `identities`; what is in a sealed file, or
+/// in a damaged one of age, is written as it was before it was encrypted.
+/// `replaces`: also files that are there.
 ///
 /// # Errors
 ///
@@ -77,6 +86,7 @@ pub fn repair(
     unit: &Unit,
     target: &Target,
     replaces: bool,
+    identities: &Identities,
     progress: &dyn Fn(u64),
 ) -> Result<Repaired, RepairError> {
     let mut needs_repair = false;
@@ -84,8 +94,15 @@ pub fn repair(
         if without_part(path).is_some() && is_being_written(path).map_err(in_file(path))? {
             return Err(RepairError::InUse(path.clone()));
         }
-        let found = Inspection::of(path, progress).map_err(in_file(path))?;
-        needs_repair |= found.is_damaged() || without_part(path).is_some();
+        let found = Inspection::of(path, identities, progress).map_err(in_file(path))?;
+        if let Some(reason) = found.locked {
+            return Err(RepairError::Locked(path.clone(), reason));
+        }
+        if found.encryption != Encryption::Plain && *target == Target::InPlace {
+            return Err(RepairError::WouldUncover(path.clone()));
+        }
+        needs_repair |=
+            found.is_damaged() || without_part(path).is_some() || found.encryption == Encryption::Sealed;
     }
     if !needs_repair {
         return Ok(Repaired::default());
@@ -93,7 +110,8 @@ pub fn repair(
     if let Target::Folder(folder) = target {
         fs::create_dir_all(folder).map_err(in_file(folder))?;
     }
-    let mut work = Work { unit, target, replaces, done: Repaired::default(), bytes: 0, holes: Vec::new() };
+    let mut work =
+        Work { unit, target, replaces, identities, done: Repaired::default(), bytes: 0, holes: Vec::new() };
     let mut listed = Vec::new();
     for (index, path) in unit.files.iter().enumerate() {
         listed.push(work.file(index, path, progress)?);
@@ -106,6 +124,7 @@ struct Work<'a> {
     unit: &'a Unit,
     target: &'a Target,
     replaces: bool,
+    identities: &'a Identities,
     done: Repaired,
     bytes: u64,
     holes: Vec<Value>,
@@ -116,12 +135,12 @@ impl Work<'_> {
     fn file(&mut self, index: usize, path: &Path, progress: &dyn Fn(u64)) -> Result<Value, RepairError> {
         let output = self.output_of(path);
         let draft = Draft::create(&output, self.replaces || *self.target == Target::InPlace)?;
-        let Copied { packets, bytes, holes, notes, pieces, broken } = draft.fill(path)?;
+        let Copied { packets, bytes, holes, notes, pieces, broken } = draft.fill(path, self.identities)?;
         if pieces == 0 && (!holes.is_empty() || broken.is_some()) {
             return Err(RepairError::Nothing(path.to_owned()));
         }
         draft.finish(&output)?;
-        let found = Inspection::of(&output, progress).map_err(in_file(&output))?;
+        let found = Inspection::of(&output, self.identities, progress).map_err(in_file(&output))?;
         self.done.packets += packets;
         self.bytes += bytes;
         self.done.lost_bytes += holes.iter().map(|hole| hole.len).sum::<u64>();
@@ -146,6 +165,7 @@ impl Work<'_> {
 
     fn output_of(&self, path: &Path) -> PathBuf {
         let finished = without_part(path).unwrap_or_else(|| path.to_owned());
+        let finished = unencrypted(&finished);
         match self.target {
             Target::InPlace => path.to_owned(),
             Target::Folder(folder) => folder.join(finished.file_name().unwrap_or_default()),
@@ -179,7 +199,10 @@ impl Work<'_> {
             // What an earlier repair lost is lost still.
             let had = number("packets").saturating_sub(number("unsaved"));
             let before = sidecar["repaired"]["lost_packets"].as_u64().unwrap_or_default();
-            self.done.lost_packets = Some(before + had.saturating_sub(self.done.packets));
+            // Of a sealed file that was recovered nobody had counted them.
+            if !sidecar["packets"].is_null() {
+                self.done.lost_packets = Some(before + had.saturating_sub(self.done.packets));
+            }
         }
         let names: Vec<_> = self.unit.files.iter().map(|path| path.file_name().unwrap_or_default()).collect();
         let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
@@ -195,6 +218,17 @@ impl Work<'_> {
         let draft = Draft::create(&output, self.replaces || *self.target == Target::InPlace)?;
         (&draft.file).write_all(&text).map_err(in_file(&draft.path))?;
         draft.finish(&output)
+    }
+}
+
+/// The name of what is in an encrypted file; any other one as it is.
+fn unencrypted(path: &Path) -> PathBuf {
+    match FileName::parse(path.file_name().unwrap_or_default().as_bytes()) {
+        Some(name) => {
+            let name = FileName { encryption: None, ..name }.to_bytes();
+            path.with_file_name(OsString::from_vec(name))
+        }
+        None => path.to_owned(),
     }
 }
 
@@ -222,8 +256,9 @@ impl Draft {
     }
 
     /// Writes what is whole of the file at `path`.
-    fn fill(&self, path: &Path) -> Result<Copied, RepairError> {
-        let mut content = content::open(path).map_err(in_file(path))?;
+    fn fill(&self, path: &Path, identities: &Identities) -> Result<Copied, RepairError> {
+        let mut content = content::open(path, identities).map_err(in_file(path))?;
+        content.source_mut().leave_out_damage();
         let compression = content.compression();
         let output = Output::new(&self.file, compression).map_err(in_file(&self.path))?;
         let source = UpToDamage(&mut content);

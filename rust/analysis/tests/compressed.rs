@@ -10,6 +10,7 @@ use rtpproxy_analysis::capture::{Capture, CaptureError};
 use rtpproxy_analysis::listing::{self, State};
 use rtpproxy_analysis::recording::find;
 use rtpproxy_analysis::repair::{Target, repair};
+use rtpproxy_analysis::unlock::Identities;
 use rtpproxy_analysis::verify::{Kind, Unit, Verdict, survey, verify};
 use rtpproxy_core::compression::{Compressor, Content};
 use rtpproxy_core::file_name::Compression;
@@ -69,7 +70,7 @@ impl Sample {
     }
 
     fn verify(&self) -> Verdict {
-        verify(&self.unit(), true, &|_| ()).unwrap()
+        verify(&self.unit(), true, &Identities::default(), &|_| ()).unwrap()
     }
 }
 
@@ -112,7 +113,8 @@ fn what_comes_before_damage_is_saved_and_compressed_again() {
     for compression in BOTH {
         let sample = Sample::new(compression);
         sample.damage();
-        let repaired = repair(&sample.unit(), &Target::Beside, false, &|_| ()).unwrap();
+        let repaired =
+            repair(&sample.unit(), &Target::Beside, false, &Identities::default(), &|_| ()).unwrap();
         let name = format!("call=f.repaired.pcapng{}", compression.suffix());
         assert_eq!(repaired.files, [sample.path.with_file_name(name)]);
         assert!(repaired.packets > 100 && repaired.packets < PACKETS, "{}", repaired.packets);
@@ -123,7 +125,8 @@ fn what_comes_before_damage_is_saved_and_compressed_again() {
         content.read_to_end(&mut plain).unwrap();
         assert_eq!(content.compression(), Some(compression));
         assert_eq!(packets(&repaired.files[0]).0, repaired.packets);
-        let verdict = verify(&survey(&repaired.files).unwrap()[0], true, &|_| ()).unwrap();
+        let verdict =
+            verify(&survey(&repaired.files).unwrap()[0], true, &Identities::default(), &|_| ()).unwrap();
         // That something is lost stays to be told.
         let kinds: Vec<_> = verdict.problems.iter().map(|problem| problem.kind).collect();
         assert_eq!(kinds, [Kind::Lost]);
@@ -133,7 +136,7 @@ fn what_comes_before_damage_is_saved_and_compressed_again() {
 #[test]
 fn a_whole_recording_needs_no_repair() {
     let sample = Sample::new(Compression::Zstd);
-    let repaired = repair(&sample.unit(), &Target::Beside, false, &|_| ()).unwrap();
+    let repaired = repair(&sample.unit(), &Target::Beside, false, &Identities::default(), &|_| ()).unwrap();
     assert_eq!(repaired.files, Vec::<PathBuf>::new());
 }
 
@@ -159,7 +162,7 @@ fn content_without_end_is_refused() {
     (0..=1024).for_each(|_| compressor.write_all(&zeros).unwrap());
     compressor.finish().unwrap();
     assert!(path.metadata().unwrap().len() < 1 << 20);
-    assert!(matches!(Capture::read(&path), Err(CaptureError::Large)));
+    assert!(matches!(Capture::read(&path, &Identities::default()), Err(CaptureError::Large)));
 }
 
 #[test]
@@ -205,7 +208,7 @@ fn nothing_is_lost_on_the_way() {
 
 /// How many packets can be read, and what keeps the others from it.
 fn packets(path: &Path) -> (u64, Option<String>) {
-    let capture = Capture::read(path).unwrap();
+    let capture = Capture::read(path, &Identities::default()).unwrap();
     let (mut count, mut error) = (0, None);
     for packet in capture.packets() {
         match packet {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use pcap_file::pcapng::{Block, PcapNgReader};
 use rtpproxy_analysis::repair::{RepairError, Repaired, Target, repair};
+use rtpproxy_analysis::unlock::Identities;
 use rtpproxy_analysis::verify::{Kind, Unit, Verdict, survey, verify};
 use rtpproxy_core::adhoc;
 use rtpproxy_core::frame::{Framer, Macs};
@@ -38,7 +39,7 @@ impl Recorded {
     }
 
     fn write_sidecar(&self) {
-        let report = verify(&self.unit(), false, &|_| ()).unwrap();
+        let report = verify(&self.unit(), false, &Identities::default(), &|_| ()).unwrap();
         assert!(report.is_whole, "{report:?}");
         let sidecar = json!({
             "version": 1, "call_id": "call", "packets": PACKETS, "bytes": PACKETS as usize * PAYLOAD,
@@ -70,7 +71,7 @@ impl Recorded {
     }
 
     fn verify(&self) -> Verdict {
-        verify(&self.unit(), true, &|_| ()).unwrap()
+        verify(&self.unit(), true, &Identities::default(), &|_| ()).unwrap()
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -78,7 +79,7 @@ impl Recorded {
     }
 
     fn repair(&self, target: &Target) -> Result<Repaired, RepairError> {
-        repair(&self.unit(), target, false, &|_| ())
+        repair(&self.unit(), target, false, &Identities::default(), &|_| ())
     }
 }
 
@@ -198,8 +199,11 @@ fn what_the_sidecar_says_is_missing_is_told() {
     assert_eq!(recorded.kinds(), [Kind::Packets]);
     fs::write(recorded.path.with_extension("json"), "{").unwrap();
     let units = survey(&[recorded.folder.path().to_owned()]).unwrap();
-    let kinds: Vec<_> =
-        units.iter().flat_map(|unit| verify(unit, true, &|_| ()).unwrap().problems).map(|p| p.kind).collect();
+    let kinds: Vec<_> = units
+        .iter()
+        .flat_map(|unit| verify(unit, true, &Identities::default(), &|_| ()).unwrap().problems)
+        .map(|p| p.kind)
+        .collect();
     assert_eq!(kinds, [Kind::BadSidecar, Kind::NoSidecar]);
 }
 
@@ -215,14 +219,21 @@ fn a_folder_tells_of_all_there_is() {
     let units = survey(&[folder.to_owned()]).unwrap();
     let kinds: Vec<_> = units
         .iter()
-        .map(|unit| verify(unit, true, &|_| ()).unwrap().problems.iter().map(|p| p.kind).collect::<Vec<_>>())
+        .map(|unit| {
+            verify(unit, true, &Identities::default(), &|_| ())
+                .unwrap()
+                .problems
+                .iter()
+                .map(|p| p.kind)
+                .collect::<Vec<_>>()
+        })
         .collect();
     let unfinished = vec![Kind::NoSidecar, Kind::Unfinished, Kind::Torn];
     assert_eq!(kinds, [vec![Kind::NoSidecar], vec![], unfinished]);
 
     fs::remove_file(&recorded.path).unwrap();
     let unit = unit(&recorded.path.with_extension("json"));
-    assert_eq!(verify(&unit, true, &|_| ()).unwrap().problems[0].kind, Kind::Missing);
+    assert_eq!(verify(&unit, true, &Identities::default(), &|_| ()).unwrap().problems[0].kind, Kind::Missing);
 }
 
 #[test]
@@ -232,11 +243,14 @@ fn a_file_that_is_being_written_is_no_fault() {
     fs::write(&path, &capture("pcapng")[..4000]).unwrap();
     let writer = fs::File::open(&path).unwrap();
     writer.try_lock().unwrap();
-    let verdict = verify(&unit(&path), false, &|_| ()).unwrap();
+    let verdict = verify(&unit(&path), false, &Identities::default(), &|_| ()).unwrap();
     assert_eq!((verdict.is_whole, &verdict.notes[..]), (true, &["it is being written".to_owned()][..]));
-    assert!(matches!(repair(&unit(&path), &Target::Beside, false, &|_| ()), Err(RepairError::InUse(_))));
+    assert!(matches!(
+        repair(&unit(&path), &Target::Beside, false, &Identities::default(), &|_| ()),
+        Err(RepairError::InUse(_))
+    ));
     drop(writer);
-    let repaired = repair(&unit(&path), &Target::Beside, false, &|_| ()).unwrap();
+    let repaired = repair(&unit(&path), &Target::Beside, false, &Identities::default(), &|_| ()).unwrap();
     assert_eq!(repaired.files, [folder.path().join("now=f.repaired.pcapng")]);
 }
 
@@ -255,7 +269,7 @@ fn a_hole_is_repaired() {
         // The ad-hoc format has no checksum that tells of the packet in which the hole begins.
         assert!(repaired.lost_bytes > 1904 - 202, "{repaired:?}");
 
-        let verdict = verify(&unit(&output), true, &|_| ()).unwrap();
+        let verdict = verify(&unit(&output), true, &Identities::default(), &|_| ()).unwrap();
         let kinds: Vec<_> = verdict.problems.iter().map(|problem| (problem.kind, problem.count)).collect();
         assert_eq!(kinds, [(Kind::Lost, repaired.lost_packets)], "{verdict:?}");
         let json: Value = serde_json::from_slice(&fs::read(output.with_extension("json")).unwrap()).unwrap();
@@ -296,7 +310,7 @@ fn nothing_comes_of_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("noise=f.pcapng");
     fs::write(&path, [0x55; 3000]).unwrap();
-    let error = repair(&unit(&path), &Target::Beside, false, &|_| ()).unwrap_err();
+    let error = repair(&unit(&path), &Target::Beside, false, &Identities::default(), &|_| ()).unwrap_err();
     assert!(matches!(error, RepairError::Nothing(_)), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
 }

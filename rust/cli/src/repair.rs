@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use rtpproxy_analysis::repair::{self, Repaired, Target};
+use rtpproxy_analysis::unlock::Identities;
 use rtpproxy_analysis::verify::{self, Unit};
 
 use crate::folders::mirrored;
@@ -29,6 +30,10 @@ pub(crate) struct Repair {
     /// Replace files that exist.
     #[arg(short, long)]
     force: bool,
+    /// File with a secret key of age or ssh that opens encrypted recordings; repeatable. What is repaired is not
+    /// encrypted any more.
+    #[arg(short, long, value_name = "FILE")]
+    identity: Vec<PathBuf>,
 }
 
 impl Repair {
@@ -46,6 +51,7 @@ impl Repair {
     /// Whether all went well.
     fn repair_all(&self) -> Result<bool, String> {
         let units = verify::survey(&self.paths).map_err(|error| error.to_string())?;
+        let identities = Identities::read(&self.identity).map_err(|error| error.to_string())?;
         if units.is_empty() {
             return Err("there are no recordings (.pcapng, .pcap, .rtp, .rtcp) in what was given".to_owned());
         }
@@ -53,7 +59,7 @@ impl Repair {
         let mut is_well = true;
         for unit in units.iter().filter(|unit| !is_only_a_sidecar(unit)) {
             let target = self.target_of(unit);
-            match repair::repair(unit, &target, self.force, &|read| bar.inc(read)) {
+            match repair::repair(unit, &target, self.force, &identities, &|read| bar.inc(read)) {
                 Ok(repaired) => bar.suspend(|| say(&report(unit.path(), &repaired))),
                 Err(error) => {
                     is_well = false;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use rtpproxy_core::config::{EngineConfig, FrontConfig, LatchMode, RecordScope};
 use rtpproxy_relay::config::{
-    Config, ControlSpec, Module, PrerollConfig, RecordConfig, RecordEvents, RecordFormat, RecordLayout,
-    Scheduling, metrics_address,
+    Config, ControlSpec, Module, PrerollConfig, Recipients, RecordConfig, RecordEvents, RecordFormat,
+    RecordLayout, Scheduling, metrics_address,
 };
 
 use crate::config_file;
@@ -175,6 +175,7 @@ fn record(flags: &Flags, compat: bool) -> Result<RecordConfig, String> {
         max_age: flags.record_max_age,
         quota_bytes: flags.record_quota,
         events: flags.record_events.clone(),
+        encrypt: Recipients::parse(&flags.record_encrypt)?,
     })
 }
 
@@ -189,6 +190,7 @@ fn check_record_options(flags: &Flags, compat: bool) -> Result<(), String> {
         ("--preroll", flags.preroll.is_some(), None),
         ("--record-name", flags.record_name.is_some(), Some(", which has the C program's file names")),
         ("--record-compress", flags.record_compress.is_some(), Some(", which has the C program's files")),
+        ("--record-encrypt", !flags.record_encrypt.is_empty(), Some(", which has the C program's files")),
         ("--record-rotate-size", flags.record_rotate_size.is_some(), one_file),
         ("--record-rotate-time", flags.record_rotate_time.is_some(), one_file),
         ("--record-layout journal", flags.record_layout == Some(RecordLayout::Journal), None),
@@ -308,6 +310,7 @@ fn notes(flags: &Flags, compat: bool, listen: &Listen) -> Vec<Note> {
         || flags.record_scope.is_some()
         || flags.record_name.is_some()
         || flags.record_layout.is_some()
+        || !flags.record_encrypt.is_empty()
         || flags.record_ns
         || flags.record_buffer.is_some()
         || flags.record_flush.is_some()

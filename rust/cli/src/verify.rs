@@ -7,6 +7,7 @@ use clap::Parser;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressStyle};
+use rtpproxy_analysis::unlock::Identities;
 use rtpproxy_analysis::verify::{self, Unit, Verdict};
 
 use crate::{complain, say};
@@ -27,13 +28,18 @@ pub(crate) struct Verify {
     /// Recordings need no sidecar, as those of --compat have none.
     #[arg(long)]
     no_sidecar: bool,
+    /// File with a secret key of age or ssh that opens encrypted recordings; repeatable.
+    #[arg(short, long, value_name = "FILE")]
+    identity: Vec<PathBuf>,
 }
 
 impl Verify {
     /// Runs it and gives back the exit status.
     pub(crate) fn run(&self) -> i32 {
-        let units = match verify::survey(&self.paths) {
-            Ok(units) => units,
+        let units = verify::survey(&self.paths).map_err(|error| error.to_string());
+        let identities = Identities::read(&self.identity).map_err(|error| error.to_string());
+        let (units, identities) = match units.and_then(|units| Ok((units, identities?))) {
+            Ok(given) => given,
             Err(error) => {
                 complain(&format!("verify: {error}"));
                 return UNREADABLE;
@@ -48,7 +54,7 @@ impl Verify {
         let mut status = WHOLE;
         let mut verdicts = Vec::new();
         for unit in &units {
-            match verify::verify(unit, !self.no_sidecar, &|read| bar.inc(read)) {
+            match verify::verify(unit, !self.no_sidecar, &identities, &|read| bar.inc(read)) {
                 Ok(verdict) => {
                     status = status.max(if verdict.is_whole { WHOLE } else { WRONG });
                     if is_table {

@@ -99,7 +99,7 @@ impl<'a> FileName<'a> {
         let leg = self.leg.map_or("", |leg| of(&LEGS, leg));
         let content = of(&CONTENTS, self.content);
         let compression = self.compression.map_or("", Compression::suffix);
-        let encryption = self.encryption.map_or("", |encryption| of(&ENCRYPTIONS, encryption));
+        let encryption = self.encryption.map_or("", Encryption::suffix);
         let part = if self.is_part { PART } else { "" };
         [&number, leg, content, compression, encryption, part].concat()
     }
@@ -143,6 +143,21 @@ impl Compression {
         match self {
             Self::Zstd => "zstd",
             Self::Gzip => "gzip",
+        }
+    }
+}
+
+impl Encryption {
+    /// The end that it gives a name.
+    pub fn suffix(self) -> &'static str {
+        of(&ENCRYPTIONS, self)
+    }
+
+    /// The word for sidecars.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Sealed => "sealed",
         }
     }
 }

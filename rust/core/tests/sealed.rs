@@ -55,7 +55,8 @@ proptest! {
         let begin = file.begin_of(index);
         let mut bytes = file.bytes.clone();
         bytes[begin..file.ends[index]].fill(noise);
-        let mut unsealer = Unsealer::new(Chunks::new(&bytes[..]).unwrap(), &key()).leave_out_damage();
+        let mut unsealer = Unsealer::new(Chunks::new(&bytes[..]).unwrap(), &key());
+    unsealer.leave_out_damage();
         let mut plain = Vec::new();
         unsealer.read_to_end(&mut plain).unwrap();
         let mut kept = file.flushes.clone();

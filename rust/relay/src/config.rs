@@ -10,6 +10,7 @@ use rtpproxy_core::addr::Family;
 use rtpproxy_core::config::{EngineConfig, FrontConfig, ModuleKind};
 use rtpproxy_core::file_name::Compression;
 
+pub use crate::recipients::Recipients;
 use crate::record_name::RecordName;
 use crate::{hostport, socket_file};
 
@@ -142,6 +143,9 @@ pub struct RecordConfig {
     pub quota_bytes: Option<u64>,
     /// Who is told of recordings (`--record-events`).
     pub events: Vec<RecordEvents>,
+    /// Who can read recordings, which are then encrypted from their first byte on (`--record-encrypt`). Not with
+    /// [`Self::compat`].
+    pub encrypt: Option<Recipients>,
 }
 
 impl Default for RecordConfig {
@@ -168,6 +172,7 @@ impl Default for RecordConfig {
             max_age: None,
             quota_bytes: None,
             events: Vec::new(),
+            encrypt: None,
         }
     }
 }

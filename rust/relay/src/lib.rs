@@ -47,6 +47,8 @@ mod preroll;
 #[cfg(target_os = "linux")]
 mod prompts;
 #[cfg(target_os = "linux")]
+mod recipients;
+#[cfg(target_os = "linux")]
 pub mod record_name;
 #[cfg(target_os = "linux")]
 pub mod recorder;

@@ -17,6 +17,7 @@ use rtpproxy_core::recording::{Channel, Leg};
 use rtpproxy_core::time::Wall;
 
 use crate::content::{self, UpToDamage};
+use crate::unlock::{Identities, Kind};
 
 /// A capture in memory.
 #[derive(Clone, Debug)]
@@ -25,18 +26,20 @@ pub struct Capture {
     format: Format,
     /// What keeps the rest from being read.
     broken: Option<Broken>,
+    damage: Option<String>,
 }
 
 impl Capture {
-    /// Reads a file, which may be compressed.
+    /// Reads a file, which may be compressed, with `identities` if it is encrypted. Of an encrypted one that is damaged
+    /// it reads what comes before the damage.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, begins like a format whose header is then not whole, or is compressed and has more
-    /// than a gibibyte of content.
-    pub fn read(path: &Path) -> Result<Self, CaptureError> {
-        let mut content = content::open(path)?;
-        if content.compression().is_none() {
+    /// When it cannot be read, begins like a format whose header is then not whole, or is compressed or encrypted and
+    /// has more than a gibibyte of content.
+    pub fn read(path: &Path, identities: &Identities) -> Result<Self, CaptureError> {
+        let mut content = content::open(path, identities)?;
+        if content.compression().is_none() && content.source_mut().kind() == Kind::Plain {
             return Self::new(std::fs::read(path)?);
         }
         let mut bytes = Vec::new();
@@ -45,7 +48,8 @@ impl Capture {
             return Err(CaptureError::Large);
         }
         let broken = content.broken().cloned();
-        Ok(Self { broken, ..Self::new(bytes)? })
+        let damage = content.source_mut().damage();
+        Ok(Self { broken, damage, ..Self::new(bytes)? })
     }
 
     /// A capture of the bytes of a file.
@@ -62,7 +66,12 @@ impl Capture {
         } else {
             Format::Adhoc
         };
-        Ok(Self { bytes, format, broken: None })
+        Ok(Self { bytes, format, broken: None, damage: None })
+    }
+
+    /// Why there is nothing behind what was read of an encrypted file, if that was not its end.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// The format, by the first bytes; what is no pcap is taken for ad-hoc.

@@ -5,12 +5,16 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use chrono::DateTime;
 use rtpproxy_core::compression::Content;
 use rtpproxy_core::file_name::FileName;
 use rtpproxy_core::recording::{Channel, Leg};
 use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage};
+use rtpproxy_core::sealed::Chunks;
+use rtpproxy_core::time::Wall;
 
 use super::{Entry, State};
+use crate::unlock::{Kind as Encryption, peek};
 use crate::verify::is_being_written;
 
 /// Looks at the file, whose name has these parts.
@@ -41,7 +45,16 @@ fn look(path: &Path, name: &FileName<'_>, entry: &mut Entry) -> io::Result<()> {
     if entry.size == 0 && (is_written || expected == Format::Adhoc) {
         return Ok(());
     }
-    walk(Content::new(file)?.take(HEAD_LEN), expected, name.leg, entry)?;
+    let (kind, file) = peek(file)?;
+    match kind {
+        Encryption::Plain => walk(Content::new(file)?.take(HEAD_LEN), expected, name.leg, entry)?,
+        Encryption::Sealed => {
+            let chunks = Chunks::new(file)?;
+            chunks.head().comments.iter().for_each(|text| comment(text, entry));
+        }
+        // What there is to know stands in its name, and in its sidecar.
+        Encryption::Age => {}
+    }
     if is_written && let (Some(start), Ok(changed)) = (entry.start, metadata.modified()) {
         let since_epoch = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         entry.duration = since_epoch.checked_sub(Duration::from_nanos(start.0));
@@ -93,6 +106,10 @@ fn take_in(packet: &Packet<'_>, whole: Option<Leg>, entry: &mut Entry) {
 /// Takes in a remark that names the call or a tag.
 fn comment(text: &str, entry: &mut Entry) {
     let Some((name, id)) = text.split_once(": ") else { return };
+    if name == "start" {
+        entry.start = entry.start.or_else(|| time_of(id));
+        return;
+    }
     let known = match name {
         "call-id" => &mut entry.call_id,
         "from-tag" => &mut entry.from_tag,
@@ -100,6 +117,11 @@ fn comment(text: &str, entry: &mut Entry) {
         _ => return,
     };
     *known = Some(id.to_owned());
+}
+
+fn time_of(text: &str) -> Option<Wall> {
+    let nanos = DateTime::parse_from_rfc3339(text).ok()?.timestamp_nanos_opt()?;
+    u64::try_from(nanos).ok().map(Wall)
 }
 
 /// The call-id and the caller's tag, of which a recorder makes names.

@@ -52,9 +52,11 @@ struct Sidecar {
     requested: Option<String>,
     first_packet: Option<String>,
     last_packet: Option<String>,
-    packets: u64,
+    /// Null if nobody could count them.
+    #[serde(deserialize_with = "Option::deserialize")]
+    packets: Option<u64>,
     #[serde(default)]
-    dropped: u64,
+    dropped: Option<u64>,
     #[serde(default)]
     unsaved: u64,
     legs: Option<Legs>,
@@ -88,8 +90,8 @@ impl Sidecar {
             to_tag: self.to_tag,
             caller,
             callee,
-            packets: Some(self.packets.saturating_sub(self.unsaved)),
-            missing: Some(self.dropped.saturating_add(self.unsaved)),
+            packets: self.packets.map(|packets| packets.saturating_sub(self.unsaved)),
+            missing: self.packets.map(|_| self.dropped.unwrap_or_default().saturating_add(self.unsaved)),
             size,
             ended: Some(self.ended.reason),
             part: self.part,

@@ -14,6 +14,7 @@ use super::sidecar::Sidecar;
 use crate::audio::Party;
 use crate::capture::{Capture, CaptureError, Headers, Origin, Packet};
 use crate::srtp::{Crypto, Decryptor, SrtpError};
+use crate::unlock::Identities;
 
 /// What was found in a recording.
 #[derive(Debug, Default)]
@@ -46,21 +47,29 @@ pub struct RecordingError {
 }
 
 impl Recording {
-    /// Reads its files. What each party is encrypted with, caller first, is told by `crypto`.
+    /// Reads its files, with `identities` if they are encrypted. What each party encrypts its packets with, caller
+    /// first, is told by `crypto`.
     ///
     /// A file that is damaged gives what comes before the damage, and a note.
     ///
     /// # Errors
     ///
     /// When a file cannot be read at all.
-    pub fn load(&self, crypto: &[Option<Crypto>; 2]) -> Result<Loaded, RecordingError> {
+    pub fn load(
+        &self,
+        crypto: &[Option<Crypto>; 2],
+        identities: &Identities,
+    ) -> Result<Loaded, RecordingError> {
         let mut loading = Loading::new(crypto);
         for missing in &self.missing {
             loading.note(format!("{}: {missing}", self.stem.display()));
         }
         for piece in &self.files {
             let failed = |error| RecordingError { path: piece.path.clone(), error };
-            let capture = Capture::read(&piece.path).map_err(failed)?;
+            let capture = Capture::read(&piece.path, identities).map_err(failed)?;
+            if let Some(damage) = capture.damage() {
+                loading.note(format!("{}: {damage}", piece.path.display()));
+            }
             let packets = loading.file(piece, &capture);
             if let Err(error) = packets {
                 // A damaged tail is no reason to lose the rest, but what has no beginning is no capture.
@@ -280,7 +289,7 @@ mod tests {
     fn load(folder: &Path) -> Result<Loaded, RecordingError> {
         let found = find(&[folder.to_owned()]).unwrap();
         assert_eq!(found.len(), 1);
-        found[0].load(&[None, None])
+        found[0].load(&[None, None], &Identities::default())
     }
 
     fn playable(loaded: &Loaded) -> [usize; 2] {

@@ -8,10 +8,12 @@ use std::path::Path;
 use rtpproxy_core::compression::{Broken, Content};
 use rtpproxy_core::file_name::{Compression, FileName};
 use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage};
+use rtpproxy_core::sealed::{self, Chunks, State};
 use rtpproxy_core::time::Wall;
 use sha2::{Digest, Sha256};
 
-use crate::content::UpToDamage;
+use crate::content::{Ending, UpToDamage};
+use crate::unlock::{Identities, Kind as Encryption, UnlockError, Unlocked, peek};
 
 /// What was found in a file.
 #[derive(Clone, Debug)]
@@ -42,6 +44,14 @@ pub struct Inspection {
     pub tail: Option<Damage>,
     /// The file has the beginning that its format asks for.
     pub has_head: bool,
+    /// How it is encrypted.
+    pub encryption: Encryption,
+    /// Why nobody could look into it: it is encrypted. Holes and the tail are then those of a sealed file's chunks.
+    pub locked: Option<String>,
+    /// It is a sealed file that was not closed.
+    pub is_open: bool,
+    /// Why an encrypted file could not be read to its end.
+    pub cut: Option<String>,
 }
 
 /// A place that cannot be read.
@@ -56,17 +66,47 @@ pub struct Damage {
 }
 
 impl Inspection {
-    /// Reads a file in bounded memory. Each read tells `progress` its bytes.
+    /// Reads a file in bounded memory, with `identities` if it is encrypted. Each read tells `progress` its bytes.
     ///
     /// # Errors
     ///
     /// When it cannot be read.
-    pub fn of(path: &Path, progress: &dyn Fn(u64)) -> io::Result<Self> {
-        let source = Hashed { file: File::open(path)?, digest: Sha256::new(), size: 0, progress };
-        let mut content = Content::new(source)?;
-        let mut salvage = Salvage::new(UpToDamage(&mut content), expected_format(path))?;
-        let mut found = Self {
-            format: salvage.format(),
+    pub fn of(path: &Path, identities: &Identities, progress: &dyn Fn(u64)) -> io::Result<Self> {
+        let mut source = Hashed { file: File::open(path)?, digest: Sha256::new(), size: 0, progress };
+        let expected = expected_format(path);
+        let mut found = Self::nothing(expected.unwrap_or(Format::Adhoc));
+        match Unlocked::new(&mut source, identities) {
+            Ok(unlocked) => {
+                found.encryption = unlocked.kind();
+                found.content(unlocked, expected)?;
+            }
+            Err(UnlockError::Io(error)) => return Err(error),
+            Err(reason @ (UnlockError::NoIdentity | UnlockError::OtherIdentity)) => {
+                found.locked = Some(reason.to_string());
+                found.chunks(path)?;
+            }
+            Err(UnlockError::Head(_)) => found.encryption = Encryption::Sealed,
+            Err(UnlockError::Damaged | UnlockError::Unknown) => found.encryption = Encryption::Age,
+        }
+        // What follows the content belongs to the file, too.
+        io::copy(&mut source, &mut io::sink())?;
+        found.size = source.size;
+        found.sha256 = source.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(found)
+    }
+
+    /// Whether readers stop before the end of the file, or at its beginning.
+    pub fn is_damaged(&self) -> bool {
+        !self.holes.is_empty()
+            || self.tail.is_some()
+            || !self.has_head
+            || self.broken.is_some()
+            || self.cut.is_some()
+    }
+
+    fn nothing(format: Format) -> Self {
+        Self {
+            format,
             size: 0,
             compression: None,
             content_size: 0,
@@ -78,43 +118,92 @@ impl Inspection {
             holes: Vec::new(),
             holes_more: 0,
             tail: None,
-            has_head: salvage.format() == Format::Adhoc,
-        };
+            has_head: false,
+            encryption: Encryption::Plain,
+            locked: None,
+            is_open: false,
+            cut: None,
+        }
+    }
+
+    /// Takes in what the packets are in.
+    fn content(&mut self, file: Unlocked<impl Read>, expected: Option<Format>) -> io::Result<()> {
+        let mut content = Content::new(Ending::of(file))?;
+        content.source_mut().leave_out_damage();
+        let mut salvage = Salvage::new(UpToDamage(&mut content), expected)?;
+        self.format = salvage.format();
+        self.has_head = self.format == Format::Adhoc;
         let mut last = None;
         while let Some(event) = salvage.next()? {
             match &event {
-                Event::Piece { at, bytes, .. } => found.content_size = at + bytes.len() as u64,
-                Event::Hole(hole) | Event::Tail(hole) => found.content_size = hole.at + hole.len,
+                Event::Piece { at, bytes, .. } => self.content_size = at + bytes.len() as u64,
+                Event::Hole(hole) | Event::Tail(hole) => self.content_size = hole.at + hole.len,
             }
             match event {
-                Event::Piece { what: Piece::Head { .. }, .. } => found.has_head = true,
+                Event::Piece { what: Piece::Head { .. }, .. } => self.has_head = true,
                 Event::Piece { what: Piece::Packet(packet), .. } if packet.origin != Origin::Synthetic => {
                     last = Some(packet.at);
-                    found.packet(&packet);
+                    self.packet(&packet);
                 }
                 Event::Piece { .. } => {}
-                Event::Hole(hole) if found.holes.len() < HOLES_MAX => {
-                    found.holes.push(Damage { hole, after: last, before: None });
-                }
-                Event::Hole(_) => found.holes_more += 1,
-                Event::Tail(hole) => found.tail = Some(Damage { hole, after: last, before: None }),
+                Event::Hole(hole) => self.hole(hole, last),
+                Event::Tail(hole) => self.tail = Some(Damage { hole, after: last, before: None }),
             }
         }
         drop(salvage);
-        found.compression = content.compression();
-        found.broken = content.broken().cloned();
-        // Behind damage, and behind what was looked at ahead of it.
-        let source = content.source_mut();
-        io::copy(source, &mut io::sink())?;
-        found.size = source.size;
-        found.sha256 =
-            std::mem::take(&mut source.digest).finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(found)
+        self.compression = content.compression();
+        self.broken = content.broken().cloned();
+        let ending = content.source_mut();
+        self.cut = ending.cut().map(str::to_owned);
+        self.seal(ending.sealed());
+        Ok(())
     }
 
-    /// Whether readers stop before the end of the file, or at its beginning.
-    pub fn is_damaged(&self) -> bool {
-        !self.holes.is_empty() || self.tail.is_some() || !self.has_head || self.broken.is_some()
+    /// Takes in what was met between the chunks of a sealed file.
+    fn seal(&mut self, state: Option<&State>) {
+        let Some(state) = state else { return };
+        state.holes.iter().for_each(|hole| self.hole(*hole, None));
+        self.holes_more += state.holes_more;
+        if let Some(hole) = state.tail {
+            self.tail = Some(Damage { hole, after: None, before: None });
+        }
+        if state.missing > 0 && state.holes.is_empty() {
+            self.cut.get_or_insert(format!("{} chunks of the sealed file are missing", state.missing));
+        }
+        self.is_open = !state.is_complete;
+    }
+
+    /// Takes in the chunks of a sealed file that nobody can open.
+    fn chunks(&mut self, path: &Path) -> io::Result<()> {
+        let (kind, file) = peek(File::open(path)?)?;
+        self.encryption = kind;
+        self.has_head = true;
+        if kind != Encryption::Sealed {
+            return Ok(());
+        }
+        let mut chunks = Chunks::new(file)?;
+        self.format = chunks.head().format;
+        let mut missing = 0;
+        while let Some(event) = chunks.next()? {
+            match event {
+                sealed::Event::Chunk(chunk) => missing += chunk.missing,
+                sealed::Event::Hole(hole) => self.hole(hole, None),
+                sealed::Event::Tail(hole) => self.tail = Some(Damage { hole, after: None, before: None }),
+            }
+        }
+        if missing > 0 && self.holes.is_empty() {
+            self.cut = Some(format!("{missing} chunks of the sealed file are missing"));
+        }
+        self.is_open = !chunks.is_complete();
+        Ok(())
+    }
+
+    fn hole(&mut self, hole: Hole, after: Option<Wall>) {
+        if self.holes.len() < HOLES_MAX {
+            self.holes.push(Damage { hole, after, before: None });
+        } else {
+            self.holes_more += 1;
+        }
     }
 
     fn packet(&mut self, packet: &Packet<'_>) {

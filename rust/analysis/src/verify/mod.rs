@@ -17,6 +17,7 @@ use serde_json::Value;
 pub use self::inspect::{Damage, Inspection, expected_format};
 pub(crate) use self::survey::files_of_sidecar;
 pub use self::survey::{Sidecar, SurveyError, Unit, is_being_written, sidecar_of, survey, without_part};
+use crate::unlock::Identities;
 
 /// What is to be said of a recording.
 #[derive(Clone, Debug, Serialize)]
@@ -90,15 +91,28 @@ pub enum Kind {
     Dropped,
     /// Packets that a repair could not save.
     Lost,
+    /// It is encrypted, and no identity that was given opens it.
+    Locked,
 }
 
-/// Looks at a recording. Each read tells `progress` its bytes.
+/// Looks at a recording, with `identities` if it is encrypted. Each read tells `progress` its bytes.
 ///
 /// # Errors
 ///
 /// When a file is there and cannot be read.
-pub fn verify(unit: &Unit, needs_sidecar: bool, progress: &dyn Fn(u64)) -> Result<Verdict, UnreadableError> {
-    let mut check = Check { is_one_of_many: unit.files.len() > 1, ..Check::default() };
+pub fn verify(
+    unit: &Unit,
+    needs_sidecar: bool,
+    identities: &Identities,
+    progress: &dyn Fn(u64),
+) -> Result<Verdict, UnreadableError> {
+    let is_recovered = matches!(&unit.sidecar, Sidecar::Read(_, json) if json["recovered"].is_object());
+    let mut check = Check {
+        is_one_of_many: unit.files.len() > 1,
+        is_recovered,
+        identities: identities.clone(),
+        ..Check::default()
+    };
     if needs_sidecar && unit.sidecar == Sidecar::Missing {
         check.problem(Kind::NoSidecar, None, "there is no sidecar, so nothing says what should be in it");
     }
@@ -143,7 +157,10 @@ struct Check {
     problems: Vec<Problem>,
     notes: Vec<String>,
     is_one_of_many: bool,
-    /// A file is missing or is still being written: what there is cannot be counted.
+    /// Its process did not end it.
+    is_recovered: bool,
+    identities: Identities,
+    /// A file is missing, is still being written, or cannot be opened: what there is cannot be counted.
     is_partial: bool,
     packets: u64,
     bytes: u64,
@@ -164,7 +181,7 @@ impl Check {
                 return Ok(());
             }
         }
-        let found = match Inspection::of(path, progress) {
+        let found = match Inspection::of(path, &self.identities, progress) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.is_partial = true;
                 self.problem(Kind::Missing, Some(path), format!("{} is not there", name(path)));
@@ -174,11 +191,33 @@ impl Check {
         };
         self.packets += found.packets;
         self.bytes += found.bytes;
+        self.encryption(path, &found);
         self.structure(path, &found, listed.is_some());
         if let Some(listed) = listed {
             self.against(path, &found, listed);
         }
         Ok(())
+    }
+
+    fn encryption(&mut self, path: &Path, found: &Inspection) {
+        if let Some(reason) = &found.locked {
+            self.is_partial = true;
+            if self.identities.is_empty() {
+                self.notes.push(format!("its packets are not checked: {reason}"));
+            } else {
+                self.problem(Kind::Locked, Some(path), reason);
+            }
+        }
+        if let Some(reason) = &found.cut {
+            self.problem(Kind::Torn, Some(path), reason);
+        }
+        if found.is_open && found.tail.is_none() && without_part(path).is_none() && !self.is_recovered {
+            self.problem(
+                Kind::Torn,
+                Some(path),
+                "it was cut off: the last chunk of the sealed file is missing",
+            );
+        }
     }
 
     fn structure(&mut self, path: &Path, found: &Inspection, is_ours: bool) {
@@ -247,6 +286,10 @@ impl Check {
     fn sidecar(&mut self, json: &Value) {
         let number = |value: &Value| value.as_u64().unwrap_or_default();
         let saved = number(&json["packets"]).saturating_sub(number(&json["unsaved"]));
+        // Of recovered ones that are encrypted nobody knows.
+        if json["packets"].is_null() {
+            self.is_partial = true;
+        }
         if !self.is_partial && saved != self.packets {
             let text = format!("{} packets are in it, and {saved} should be", self.packets);
             self.problem(Kind::Packets, None, text);

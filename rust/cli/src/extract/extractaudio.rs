@@ -13,6 +13,7 @@ use rtpproxy_analysis::audio::{
 use rtpproxy_analysis::capture::{Capture, Format};
 use rtpproxy_analysis::one_side::{self, OneSide};
 use rtpproxy_analysis::srtp::Crypto;
+use rtpproxy_analysis::unlock::Identities;
 use rtpproxy_core::recording::Leg;
 
 use crate::say;
@@ -304,7 +305,7 @@ fn delete(inputs: &[OneSide]) -> Result<(), Failure> {
 }
 
 fn is_adhoc(path: &Path) -> bool {
-    Capture::read(path).is_ok_and(|capture| capture.format() == Format::Adhoc)
+    Capture::read(path, &Identities::default()).is_ok_and(|capture| capture.format() == Format::Adhoc)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -16,6 +16,7 @@ use rtpproxy_analysis::audio::{
 };
 use rtpproxy_analysis::recording::{self, Loaded, Recording};
 use rtpproxy_analysis::srtp::{BadCrypto, Crypto};
+use rtpproxy_analysis::unlock::Identities;
 
 use crate::folders::mirrored;
 use crate::say;
@@ -52,6 +53,9 @@ pub(crate) struct Extract {
     /// What a party encrypts with, as in the a=crypto line of its SDP: caller=AES_CM_128_HMAC_SHA1_80:KEY.
     #[arg(long, value_name = "PARTY=SUITE:KEY", value_parser = party_crypto)]
     crypto: Vec<(usize, Crypto)>,
+    /// File with a secret key of age or ssh that opens encrypted recordings; repeatable.
+    #[arg(short, long, value_name = "FILE")]
+    identity: Vec<PathBuf>,
     /// Replace files that exist.
     #[arg(short, long)]
     force: bool,
@@ -73,6 +77,7 @@ impl Extract {
     /// Whether all went well.
     fn extract_all(&self) -> Result<bool, String> {
         let format = AudioFormat::new(&self.format, self.encoding()).map_err(|error| error.to_string())?;
+        let identities = Identities::read(&self.identity).map_err(|error| error.to_string())?;
         let recordings = recording::find(&self.recordings).map_err(|error| error.to_string())?;
         if recordings.is_empty() {
             return Err("there are no recordings (.pcapng, .pcap, .rtp) in what was given".to_owned());
@@ -86,7 +91,7 @@ impl Extract {
             let output = self.output_of(recording, format, is_folder);
             progress.set_message(recording.stem.display().to_string());
             let outcome = if outputs.insert(output.clone()) {
-                self.extract(recording, &output, format)
+                self.extract(recording, &output, format, &identities)
             } else {
                 Err(format!("{}: two recordings have this name; extract them one by one", output.display()))
             };
@@ -120,7 +125,13 @@ impl Extract {
     }
 
     /// Makes one audio file, and says what became of it.
-    fn extract(&self, recording: &Recording, output: &Path, format: AudioFormat) -> Result<String, String> {
+    fn extract(
+        &self,
+        recording: &Recording,
+        output: &Path,
+        format: AudioFormat,
+        identities: &Identities,
+    ) -> Result<String, String> {
         if !self.force && output.exists() {
             return Err(format!("{}: it exists; --force replaces it", output.display()));
         }
@@ -131,7 +142,7 @@ impl Extract {
         for (party, key) in &self.crypto {
             crypto[*party] = Some(key.clone());
         }
-        let loaded = recording.load(&crypto).map_err(|error| error.to_string())?;
+        let loaded = recording.load(&crypto, identities).map_err(|error| error.to_string())?;
         let mut report = String::new();
         if loaded.is_silent() {
             let mut error = format!("{}: there is no audio in it\n", recording.stem.display());

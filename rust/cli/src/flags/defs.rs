@@ -384,6 +384,12 @@ const RECORDING: &[Opt] = &[
     )
     .long("record-quota"),
     Opt::new(
+        "record_encrypt",
+        Form::Texts("RECIPIENT"),
+        "Encrypt recordings for a public key of age or ssh, or for those in a file; repeatable",
+    )
+    .long("record-encrypt"),
+    Opt::new(
         "codec_map",
         Form::Texts("PT=NAME/RATE"),
         "Name a dynamic payload type for Wireshark, repeatable: 111=opus/48000/2",

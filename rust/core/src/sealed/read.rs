@@ -245,9 +245,8 @@ impl<R: Read> Unsealer<R> {
     }
 
     /// Reads on behind chunks that are damaged.
-    pub fn leave_out_damage(mut self) -> Self {
+    pub fn leave_out_damage(&mut self) {
         self.leaves_out = true;
-        self
     }
 
     /// What was met so far.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::seal::Seal;
 use super::writer::Storage;
 
 /// The thread; it ends when the last clone is gone.
@@ -74,6 +75,8 @@ pub(super) struct RecordFile {
     pub(super) file: Arc<File>,
     /// The thread.
     pub(super) disk: Option<Disk>,
+    /// What is written is encrypted.
+    pub(super) seal: Option<Seal>,
 }
 
 impl RecordFile {
@@ -102,6 +105,16 @@ impl Storage for RecordFile {
 
     fn is_removed(&self) -> bool {
         self.run(is_removed).unwrap_or(false)
+    }
+
+    fn seal(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
+        Some(self.seal.as_mut()?.seal(plain))
+    }
+
+    fn sealed_is_written(&mut self) {
+        if let Some(seal) = &mut self.seal {
+            seal.written();
+        }
     }
 }
 

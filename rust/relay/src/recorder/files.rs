@@ -20,6 +20,8 @@ use rustix::io::Errno;
 
 use super::disk::{Disk, RecordFile};
 use super::names::Names;
+use super::seal::Seal;
+use super::sidecar::format_of;
 use crate::config::RecordConfig;
 
 /// Where recordings are written and where they end up.
@@ -133,8 +135,9 @@ impl Pair {
         };
         let create = if self.compat { replace_all } else { create_first_free };
         let (files, attempt) = create(names, &target, &spool)?;
-        let files =
-            files.into_iter().map(|(file, part)| (RecordFile { file: Arc::new(file), disk: None }, part));
+        let files = files
+            .into_iter()
+            .map(|(file, part)| (RecordFile { file: Arc::new(file), disk: None, seal: None }, part));
         Ok(Created { files: files.collect(), attempt, site, spool, target })
     }
 }
@@ -157,6 +160,22 @@ pub(super) struct Created {
 }
 
 impl Created {
+    /// Encrypts what will be written to them, if recordings are encrypted. Everybody can read `comments`. Without a key
+    /// the files go again.
+    pub(super) fn sealed(mut self, config: &RecordConfig, comments: &[String]) -> io::Result<Self> {
+        let Some(recipients) = &config.encrypt else { return Ok(self) };
+        for index in 0..self.files.len() {
+            match Seal::new(recipients, format_of(config.format), comments.to_vec()) {
+                Ok(seal) => self.files[index].0.seal = Some(seal),
+                Err(error) => {
+                    self.remove();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(self)
+    }
+
     /// Nobody waits for them any more.
     fn remove(self) {
         for (_, part) in &self.files {
@@ -536,7 +555,7 @@ pub(super) fn is_taken(names: &Names, attempt: u32, target: &Folder) -> io::Resu
 fn create_parts(names: &Names, attempt: u32, spool: &Folder) -> io::Result<Files> {
     let mut files: Vec<(File, OsString)> = Vec::with_capacity(names.files());
     for index in 0..names.files() {
-        let part = part_name(&names.file(index, attempt));
+        let part = names.part_file(index, attempt);
         match spool.create(&part, file_mode(false)) {
             Ok(file) => files.push((file, part)),
             Err(error) => {

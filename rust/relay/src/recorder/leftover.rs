@@ -3,16 +3,18 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::SystemTime;
 
 use rtpproxy_core::command::{CallId, Tag};
 use rtpproxy_core::compression;
-use rtpproxy_core::file_name::Compression;
+use rtpproxy_core::file_name::{Compression, Encryption};
 use rtpproxy_core::journal::Record;
 use rtpproxy_core::pcap::{self, Resolution};
 use rtpproxy_core::pcapng;
 use rtpproxy_core::recording::{Channel, Leg, LegFacts, RecordingId};
 use rtpproxy_core::rtcp;
 use rtpproxy_core::salvage::{Event, Format, Hole, Origin, Packet, Piece, Salvage};
+use rtpproxy_core::sealed::{self, Chunks, HeadError, OpenError};
 use rtpproxy_core::time::{Mono, Now, Wall};
 use sha2::{Digest, Sha256};
 
@@ -31,6 +33,15 @@ pub(super) struct Hints {
     pub(super) is_rtcp: bool,
     /// It was converted, so it is complete.
     pub(super) compression: Option<Compression>,
+    /// It is encrypted, with a key that nobody has.
+    pub(super) encryption: Option<Encryption>,
+}
+
+impl Hints {
+    /// It was made of another file.
+    pub(super) fn is_converted(self) -> bool {
+        self.compression.is_some() || self.encryption == Some(Encryption::Age)
+    }
 }
 
 /// A file that was put right.
@@ -69,6 +80,8 @@ pub(super) struct Findings {
     pub(super) recordings: usize,
     /// How many bytes were cut off.
     pub(super) cut_bytes: u64,
+    /// There are encrypted files, whose packets cannot be counted, and one was last written then.
+    pub(super) sealed: Option<Wall>,
     /// Damage before the ends, with the number of the file.
     pub(super) holes: Vec<(usize, Hole)>,
     files: usize,
@@ -103,6 +116,16 @@ impl Findings {
     ) -> io::Result<Mended> {
         let source = Stoppable { file, is_stopped };
         let content_len = match hints.compression {
+            _ if hints.encryption.is_some() => {
+                self.sealed = self.sealed.max(Some(wall(file.metadata()?.modified()?)));
+                self.format = Some(hints.format);
+                // One of age is complete: what it was made of is gone.
+                if hints.encryption == Some(Encryption::Sealed) {
+                    let end = self.scan_sealed(source, hints.format)?;
+                    self.cut(file, end)?;
+                }
+                None
+            }
             None => {
                 let end = self.scan(source, hints)?;
                 self.close(file, &end)?;
@@ -134,12 +157,17 @@ impl Findings {
 
     /// Cuts a file back to where it makes sense, and writes what it lacks there.
     fn close(&mut self, mut file: &File, end: &End) -> io::Result<()> {
-        let before = file.metadata()?.len();
-        if end.len < before {
-            file.set_len(end.len)?;
-            self.cut_bytes += before - end.len;
-        }
+        self.cut(file, end.len)?;
         file.write_all(&self.missing_end(end))
+    }
+
+    fn cut(&mut self, file: &File, end: u64) -> io::Result<()> {
+        let before = file.metadata()?.len();
+        if end < before {
+            file.set_len(end)?;
+            self.cut_bytes += before - end;
+        }
+        Ok(())
     }
 
     fn scan(&mut self, source: impl Read, hints: Hints) -> io::Result<End> {
@@ -173,6 +201,38 @@ impl Findings {
                 Event::Tail(tail) => {
                     self.hole(tail);
                     end.len = tail.at + tail.len;
+                }
+            }
+        }
+        Ok(end)
+    }
+
+    /// Up to where a sealed file makes sense, without its key.
+    fn scan_sealed(&mut self, source: Stoppable<'_>, format: Format) -> io::Result<u64> {
+        self.format = Some(format);
+        let len = source.file.metadata()?.len();
+        let mut chunks = match Chunks::new(source) {
+            Ok(chunks) => chunks,
+            Err(OpenError::Io(error)) => return Err(error),
+            // Nothing can be read without the head, and nobody has the key.
+            Err(OpenError::Head(HeadError::Cut)) => return Ok(0),
+            Err(OpenError::Head(_)) if len == 0 => return Ok(0),
+            Err(OpenError::Head(_)) => {
+                self.hole(Hole { at: 0, len, reason: "the head is damaged", is_zeros: false });
+                return Ok(len);
+            }
+        };
+        self.format = Some(chunks.head().format);
+        let comments = chunks.head().comments.clone();
+        comments.iter().for_each(|comment| self.comment(comment));
+        let mut end = chunks.head_len();
+        while let Some(event) = chunks.next()? {
+            match event {
+                sealed::Event::Chunk(chunk) => end = chunk.at + chunk.len,
+                sealed::Event::Tail(tail) if tail.is_zeros || tail.len <= SEALED_TORN_MAX => {}
+                sealed::Event::Hole(hole) | sealed::Event::Tail(hole) => {
+                    self.hole(hole);
+                    end = hole.at + hole.len;
                 }
             }
         }
@@ -290,8 +350,12 @@ pub(super) struct Stopped;
 
 /// When a recording was recovered, for its sidecar.
 pub(super) fn now_text() -> String {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    rfc3339(Wall(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)))
+    rfc3339(wall(SystemTime::now()))
+}
+
+fn wall(time: SystemTime) -> Wall {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Wall(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn is_member(block: &[u8]) -> bool {
@@ -333,6 +397,8 @@ const NOBODY: RecordingId = RecordingId(0);
 const BUFFER_LEN: usize = 64 << 10;
 /// More bytes than the buffer of a file and a record have.
 const TORN_MAX: u64 = 1 << 20;
+/// More bytes than a chunk of a sealed file has.
+const SEALED_TORN_MAX: u64 = 2 << 20;
 /// How many holes of a recording are told.
 const HOLES_MAX: usize = 256;
 

@@ -20,8 +20,9 @@
 //! | `formats`, `tally` | packets as bytes; totals |
 //! | `writer`, `files`, `names` | one file; the folders; safe names |
 //! | `period` | how the time until a packet is in its file is shared out |
+//! | `seal` | one file that is encrypted |
 //! | `disk` | a thread to wait for a disk in place of the recorder |
-//! | `finish/`, `sidecar` | what happens after the last packet; `convert` compresses |
+//! | `finish/`, `sidecar` | what happens after the last packet; `convert` compresses and encrypts |
 //! | `recover`, `leftover` | what an earlier process has left: all recordings, one file |
 //! | `retention` | removes old recordings |
 //! | `ledger`, `events` | what others see of recordings, and are told |
@@ -45,6 +46,7 @@ mod queue;
 mod recording;
 mod recover;
 mod retention;
+mod seal;
 mod sidecar;
 mod tally;
 mod watch;
@@ -66,7 +68,7 @@ use tracing::{error, info};
 use self::drain::Drain;
 use self::events::EventQueue;
 use self::files::{Folders, Site};
-use self::finish::{Conversions, Converter};
+use self::finish::{Conversions, Converter, Recipe};
 use self::ledger::Ledger;
 pub use self::ledger::{RecordingState, RecordingStatus};
 use self::queue::Budget;
@@ -117,14 +119,15 @@ impl Recorder {
         let mut finished = Vec::new();
         let mut finishers = Vec::new();
         let conversions = Arc::<Conversions>::default();
+        let recipe = Recipe::of(&config);
         // A disk that does not answer must not keep the other one waiting.
         for _ in 0..if config.fallback.is_some() { 2 } else { 1 } {
             let (jobs_in, jobs) = unbounded();
             finished.push(jobs_in);
-            let converter = match config.compress {
+            let converter = match recipe.clone() {
                 None => None,
-                Some(compression) => {
-                    let (converter, thread) = Converter::start(compression, &conversions)?;
+                Some(recipe) => {
+                    let (converter, thread) = Converter::start(recipe, &conversions)?;
                     finishers.push(thread);
                     Some(converter)
                 }

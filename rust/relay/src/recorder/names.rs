@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use chrono::DateTime;
 use rtpproxy_core::command::Tag;
-use rtpproxy_core::file_name::FileName;
+use rtpproxy_core::file_name::{Encryption, FileName, PART};
 use rtpproxy_core::journal;
 use rtpproxy_core::recording::{Channel, Coverage, Leg, RecordingStart};
 use rtpproxy_core::time::Wall;
@@ -30,6 +30,8 @@ pub(super) struct Names {
     part: Option<u32>,
     /// The attempts before this one have been left to other recordings.
     first_attempt: u32,
+    /// The files are encrypted while they are written.
+    is_sealed: bool,
 }
 
 impl Names {
@@ -66,17 +68,19 @@ impl Names {
         };
         let sidecar_suffix = sidecar_suffix.into();
         let part = config.is_rotating().then_some(1);
-        Self { folders, stem, suffixes, sidecar_suffix, part, first_attempt: 1 }
+        let is_sealed = config.encrypt.is_some();
+        Self { folders, stem, suffixes, sidecar_suffix, part, first_attempt: 1, is_sealed }
     }
 
     /// The names of the segment of `worker` that begins at `at`.
-    pub(super) fn segment(at: Wall, worker: usize) -> Self {
+    pub(super) fn segment(at: Wall, worker: usize, config: &RecordConfig) -> Self {
         let begin = DateTime::from_timestamp_nanos(i64::try_from(at.0).unwrap_or(i64::MAX));
         let begin = begin.format("%Y%m%dT%H%M%S%.3fZ");
         let stem = format!("{}{begin}-w{worker}", journal::NAME).into_bytes();
         let suffixes = vec![Cow::Borrowed(".pcapng")];
         let sidecar_suffix = ".json".into();
-        Self { folders: Vec::new(), stem, suffixes, sidecar_suffix, part: None, first_attempt: 1 }
+        let (folders, part, is_sealed) = (Vec::new(), None, config.encrypt.is_some());
+        Self { folders, stem, suffixes, sidecar_suffix, part, first_attempt: 1, is_sealed }
     }
 
     /// The names for files that an earlier process has left, which begin with `stem`. They stay in their folder.
@@ -86,7 +90,8 @@ impl Names {
         let suffixes = suffixes.into_iter().map(Cow::Owned).collect();
         let sidecar_suffix = sidecar_suffix.into();
         // The suffixes of a rotated one begin with the number.
-        Self { folders: Vec::new(), stem, suffixes, sidecar_suffix, part: None, first_attempt: 1 }
+        let (folders, part, first_attempt, is_sealed) = (Vec::new(), None, 1, false);
+        Self { folders, stem, suffixes, sidecar_suffix, part, first_attempt, is_sealed }
     }
 
     /// The folder that the files are in, one name after the other, below that of all recordings.
@@ -124,6 +129,14 @@ impl Names {
     /// The name of file `index` at the `attempt`th try to find a free one, from 1.
     pub(super) fn file(&self, index: usize, attempt: u32) -> OsString {
         self.with(attempt, &self.suffixes[index])
+    }
+
+    /// What it is called while it is written.
+    pub(super) fn part_file(&self, index: usize, attempt: u32) -> OsString {
+        let mut name = self.file(index, attempt);
+        name.push(if self.is_sealed { Encryption::Sealed.suffix() } else { "" });
+        name.push(PART);
+        name
     }
 
     /// The path of file `index` in the folder of recordings, if its name is free.

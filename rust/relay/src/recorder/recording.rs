@@ -310,7 +310,8 @@ impl Recording {
                 continue;
             };
             let sha256 = sha256.map(|digest| hex(&digest));
-            files.push(Closed::new((storage.file, part), len, is_torn, sha256));
+            let closed = Closed::new((storage.file, part), len, is_torn, sha256);
+            files.push(closed.sealed_by(storage.seal));
         }
         Job {
             files,

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use rtpproxy_core::command::{CallId, Tag};
-use rtpproxy_core::file_name::{Compression, Content, FileName, PART};
+use rtpproxy_core::file_name::{Compression, Content, Encryption, FileName, PART};
 use rtpproxy_core::journal;
 use rtpproxy_core::salvage::Format;
 use tracing::{debug, error, info, warn};
@@ -176,7 +176,7 @@ impl Recovery {
             }
         }
         let target = place.target_of(folder)?;
-        for part in parts.iter().filter(|part| part.hints.compression.is_none()) {
+        for part in parts.iter().filter(|part| !part.hints.is_converted()) {
             remove_unfinished_conversions(&part.part, &target)?;
         }
         let is_journal = journal::is_segment(parts[0].part.as_bytes());
@@ -272,18 +272,24 @@ fn sorted(names: Vec<OsString>) -> (BTreeMap<Recording, Vec<Part>>, Vec<OsString
             continue;
         };
         let is_rtcp = name.content == Content::Rtcp;
-        let hints = Hints { format, leg: name.leg, is_rtcp, compression: name.compression };
+        let hints = Hints {
+            format,
+            leg: name.leg,
+            is_rtcp,
+            compression: name.compression,
+            encryption: name.encryption,
+        };
         let (stem, sidecar_suffix) = (name.stem.to_vec(), name.sidecar().suffix());
         let recording = Recording { stem, number: name.number, sidecar_suffix, format: format.name() };
         let suffix = FileName { is_part: false, ..name }.suffix();
         recordings.entry(recording).or_default().push(Part { part, suffix, hints });
     }
     for parts in recordings.values_mut() {
-        let plain: Vec<_> = parts.iter().filter(|part| part.hints.compression.is_none()).cloned().collect();
+        let written: Vec<_> = parts.iter().filter(|part| !part.hints.is_converted()).cloned().collect();
         // Beside the file that it is made of, a new one is not complete.
         parts.retain(|part| {
-            part.hints.compression.is_none()
-                || plain.iter().all(|other| other.hints.is_rtcp != part.hints.is_rtcp)
+            !part.hints.is_converted()
+                || written.iter().all(|other| other.hints.is_rtcp != part.hints.is_rtcp)
         });
         // RTP comes before RTCP, as in the names of a recording that ends.
         parts.sort_by_key(|part| part.hints.is_rtcp);
@@ -294,8 +300,8 @@ fn sorted(names: Vec<OsString>) -> (BTreeMap<Recording, Vec<Part>>, Vec<OsString
 /// Removes what was being made of a file when its process ended.
 fn remove_unfinished_conversions(part: &OsStr, target: &Folder) -> io::Result<()> {
     let Some(name) = FileName::parse(part.as_bytes()) else { return Ok(()) };
-    for compression in [Compression::Zstd, Compression::Gzip] {
-        let name = FileName { compression: Some(compression), ..name }.to_bytes();
+    for (compression, encryption) in CONVERSIONS {
+        let name = FileName { compression, encryption, ..name }.to_bytes();
         let name = OsString::from_vec(name);
         if target.has(&name)? && target.take_over(&name)?.is_some() {
             target.remove(&name)?;
@@ -332,6 +338,7 @@ fn job(
         is_journal,
         recordings,
         cut_bytes,
+        sealed,
         holes,
         ..
     } = findings;
@@ -352,6 +359,9 @@ fn job(
     sidecar.requested = start;
     if is_journal {
         sidecar.set_segment(recordings);
+    }
+    if let Some(written) = sealed {
+        sidecar.forget_packets(written);
     }
     Job {
         packets: tally.sum(|stream| stream.packets),
@@ -402,6 +412,14 @@ fn is_stop(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Stopped>)
 }
 
+/// What the finisher makes of files.
+const CONVERSIONS: [(Option<Compression>, Option<Encryption>); 5] = [
+    (Some(Compression::Zstd), None),
+    (Some(Compression::Gzip), None),
+    (None, Some(Encryption::Age)),
+    (Some(Compression::Zstd), Some(Encryption::Age)),
+    (Some(Compression::Gzip), Some(Encryption::Age)),
+];
 /// Longer ones are not ours, in bytes.
 const SIDECAR_MAX: u64 = 16 << 20;
 /// Above 0 is below others.

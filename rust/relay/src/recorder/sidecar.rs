@@ -45,14 +45,15 @@ pub(super) struct Sidecar {
     preroll: Option<PrerollFacts>,
     first_packet: Option<String>,
     last_packet: Option<String>,
-    packets: u64,
+    /// `None`, like what is told of them below, if they cannot be counted: the files are encrypted.
+    packets: Option<u64>,
     /// Of payload.
-    bytes: u64,
+    bytes: Option<u64>,
     /// Packets that should be in the files and are not.
-    dropped: u64,
+    dropped: Option<u64>,
     /// Packets counted above that the disk refused to the end.
     unsaved: u64,
-    synthetic_frames: u64,
+    synthetic_frames: Option<u64>,
     /// Of the segment of a journal.
     #[serde(skip_serializing_if = "Option::is_none")]
     segment: Option<SegmentFacts>,
@@ -158,6 +159,13 @@ impl Sidecar {
         sidecar
     }
 
+    /// Says nothing of packets, as nobody could look into the files, which were last written then.
+    pub(super) fn forget_packets(&mut self, written: Wall) {
+        (self.packets, self.bytes, self.dropped, self.synthetic_frames) = (None, None, None, None);
+        self.legs = None;
+        self.ended.at = Some(rfc3339(written));
+    }
+
     fn of(ids: &Ids<'_>, format: Format, tally: &Tally, ended: Ended) -> Self {
         let text = |id: &[u8]| String::from_utf8_lossy(id).into_owned();
         Self {
@@ -177,11 +185,11 @@ impl Sidecar {
             preroll: tally.preroll.as_ref().map(PrerollFacts::from),
             first_packet: tally.first().map(rfc3339),
             last_packet: tally.last().map(rfc3339),
-            packets: tally.sum(|stream| stream.packets),
-            bytes: tally.sum(|stream| stream.bytes),
-            dropped: tally.sum(|stream| stream.dropped),
+            packets: Some(tally.sum(|stream| stream.packets)),
+            bytes: Some(tally.sum(|stream| stream.bytes)),
+            dropped: Some(tally.sum(|stream| stream.dropped)),
             unsaved: tally.unsaved,
-            synthetic_frames: tally.synthetic_frames,
+            synthetic_frames: Some(tally.synthetic_frames),
             segment: None,
             legs: None,
             gaps: tally.gaps.iter().map(GapFacts::from).collect(),
@@ -256,9 +264,13 @@ pub(super) struct FileFacts {
     /// How long its content is, in bytes, if it is not as it was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) content_size: Option<u64>,
+    /// How it is encrypted, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) encryption: Option<&'static str>,
 }
 
-fn format_of(format: RecordFormat) -> Format {
+/// The format of files as those who read them call it.
+pub(super) fn format_of(format: RecordFormat) -> Format {
     match format {
         RecordFormat::Pcapng => Format::Pcapng,
         RecordFormat::Pcap => Format::Pcap,

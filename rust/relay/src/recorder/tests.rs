@@ -4,6 +4,7 @@ mod below;
 mod bench;
 mod call;
 mod compress;
+mod encrypt;
 mod faults;
 mod folder;
 mod gather;

@@ -17,6 +17,11 @@ pub(super) trait Storage {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// Whether it has no name any more, so that nobody will find what is in it.
     fn is_removed(&self) -> bool;
+    /// What is to be appended for `plain`, if it is not `plain` itself: it is encrypted. It counts once
+    /// [`Self::sealed_is_written`] is called.
+    fn seal(&mut self, plain: &[u8]) -> Option<Vec<u8>>;
+    /// All that was sealed last was appended.
+    fn sealed_is_written(&mut self);
 }
 
 /// An append-only file with a buffer that is written from time to time.
@@ -40,6 +45,8 @@ pub(super) struct Writer<S = RecordFile> {
     dirty_since: Option<Instant>,
     /// Bytes in the file.
     len: u64,
+    /// The same before they were encrypted.
+    plain_len: u64,
     /// The file may be longer than `len`.
     is_torn: bool,
     /// The last write failed as the file has no name any more.
@@ -87,6 +94,7 @@ impl<S: Storage> Writer<S> {
             packets: 0,
             dirty_since: None,
             len: 0,
+            plain_len: 0,
             is_torn: false,
             is_lost: false,
             digest: hashed.then(Sha256::new),
@@ -108,6 +116,7 @@ impl<S: Storage> Writer<S> {
             self.buffer.splice(0..0, header.iter().copied());
         }
         (self.retry_at, self.is_lost) = (None, false);
+        self.plain_len = 0;
         let hasher = self.digest.as_mut().map(std::mem::take);
         let (len, is_torn) = (std::mem::take(&mut self.len), std::mem::take(&mut self.is_torn));
         Some(Written { storage, len, is_torn, sha256: hasher.map(|digest| digest.finalize().into()) })
@@ -161,9 +170,9 @@ impl<S: Storage> Writer<S> {
         self.len
     }
 
-    /// Where the next record will be in the file.
+    /// Where the next record will be in the file, or in what is encrypted there.
     pub(super) fn position(&self) -> u64 {
-        self.len + self.buffer.len() as u64
+        self.plain_len + self.buffer.len() as u64
     }
 
     /// The file.
@@ -228,7 +237,9 @@ impl<S: Storage> Writer<S> {
             storage.truncate(self.len)?;
             self.is_torn = false;
         }
-        let mut rest = self.buffer.as_slice();
+        let sealed = if self.buffer.is_empty() { None } else { storage.seal(&self.buffer) };
+        let bytes = sealed.as_deref().unwrap_or(&self.buffer);
+        let mut rest = bytes;
         while !rest.is_empty() {
             let error = match storage.append(rest) {
                 Ok(0) => io::ErrorKind::WriteZero.into(),
@@ -247,10 +258,14 @@ impl<S: Storage> Writer<S> {
             }
             return Err(error);
         }
+        if sealed.is_some() {
+            storage.sealed_is_written();
+        }
         self.is_torn = false;
-        self.len += self.buffer.len() as u64;
+        self.len += bytes.len() as u64;
+        self.plain_len += self.buffer.len() as u64;
         if let Some(digest) = &mut self.digest {
-            digest.update(&self.buffer);
+            digest.update(bytes);
         }
         self.buffer.clear();
         self.buffer.shrink_to(self.buffer_size + RECORD_SIZE_USUAL);
@@ -391,5 +406,11 @@ mod tests {
         fn is_removed(&self) -> bool {
             false
         }
+
+        fn seal(&mut self, _: &[u8]) -> Option<Vec<u8>> {
+            None
+        }
+
+        fn sealed_is_written(&mut self) {}
     }
 }

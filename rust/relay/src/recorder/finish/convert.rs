@@ -1,27 +1,32 @@
-//! Compressing ended recordings: from the file that was written to another one.
+//! Compressing and encrypting ended recordings: from the file that was written to another one.
 //!
 //! A thread of its own does it with low priority, one file after the other, so that recordings that need none of it do
 //! not wait. The new file is on the disk before the old one goes; only then does the finisher give it its name.
 //! Whatever goes wrong before that, the old file is finished as it is, so nothing is lost by it. After a crash, a
 //! new file beside its old one is not complete; one without it is.
+//!
+//! A file that was encrypted while it was written is decrypted on the way, in memory, and encrypted as a file of age.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use age::stream::StreamWriter;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rtpproxy_core::compression::Compressor;
-use rtpproxy_core::file_name::Compression;
+use rtpproxy_core::file_name::{Compression, Encryption, FileName};
 use sha2::{Digest, Sha256};
 use tracing::{error, warn};
 
 use super::super::files::{Folder, file_mode, part_name};
 use super::super::sidecar::hex;
 use super::{Closed, Content, Job};
+use crate::config::{Recipients, RecordConfig};
 
 /// The way to the thread. When it is dropped, the thread ends soon: what it cannot convert in a few seconds stays as
 /// it was written.
@@ -39,13 +44,13 @@ impl Converter {
     /// # Errors
     /// If it cannot be started.
     pub(in crate::recorder) fn start(
-        compression: Compression,
+        recipe: Recipe,
         figures: &Arc<Conversions>,
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let (queue, jobs) = unbounded();
         let (done, converted) = unbounded();
         let end = Arc::default();
-        let worker = Worker { compression, end: Arc::clone(&end), figures: Arc::clone(figures) };
+        let worker = Worker { recipe, end: Arc::clone(&end), figures: Arc::clone(figures) };
         let thread = thread::Builder::new()
             .name("recorder-convert".to_owned())
             .spawn(move || worker.run(&jobs, &done))?;
@@ -77,6 +82,29 @@ impl Drop for Converter {
     }
 }
 
+/// What files are converted to.
+#[derive(Clone, Debug)]
+pub(in crate::recorder) struct Recipe {
+    compression: Option<Compression>,
+    /// For whom they are encrypted.
+    recipients: Option<Recipients>,
+}
+
+impl Recipe {
+    /// That of `config`; `None` if files stay as they were written.
+    pub(in crate::recorder) fn of(config: &RecordConfig) -> Option<Self> {
+        let (compression, recipients) = (config.compress, config.encrypt.clone());
+        (compression.is_some() || recipients.is_some()).then_some(Self { compression, recipients })
+    }
+
+    /// What that adds to a name.
+    fn envelope(&self) -> String {
+        let compression = self.compression.map_or("", Compression::suffix);
+        let encryption = self.recipients.as_ref().map_or("", |_| Encryption::Age.suffix());
+        [compression, encryption].concat()
+    }
+}
+
 /// Figures of conversions.
 #[derive(Debug, Default)]
 pub(in crate::recorder) struct Conversions {
@@ -89,7 +117,7 @@ pub(in crate::recorder) struct Conversions {
 }
 
 struct Worker {
-    compression: Compression,
+    recipe: Recipe,
     /// When the relay ends, without waiting for more.
     end: Arc<OnceLock<Instant>>,
     figures: Arc<Conversions>,
@@ -106,7 +134,7 @@ impl Worker {
                 Ok(()) => &self.figures.done,
                 Err(error) => {
                     let call_id = job.call_id.as_ref().map(tracing::field::display);
-                    warn!(call_id, file = %job.path().display(), "recording is kept uncompressed: {error}");
+                    warn!(call_id, file = %job.path().display(), "recording is kept as it was written: {error}");
                     job.sidecar.not_converted = Some(error.to_string());
                     &self.figures.failed
                 }
@@ -157,7 +185,7 @@ impl Worker {
     /// Makes the new file for one of the recording; none if that is what it should be.
     fn convert_file(&self, job: &Job, index: usize) -> io::Result<Option<Closed>> {
         let closed = &job.files[index];
-        if closed.content.is_some() {
+        if closed.content.is_some() || is_locked(closed) {
             return Ok(None);
         }
         let _lock = match &closed.file {
@@ -167,13 +195,21 @@ impl Worker {
         if job.target.probe()?.free < closed.len {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let envelope = self.compression.suffix().to_owned();
+        let envelope = self.recipe.envelope();
         let mut name = job.names.file(index, job.attempt);
         name.push(&envelope);
         let part = part_name(&name);
         let source = job.spool.read(&closed.part)?;
         let file = create(&job.target, &part)?;
-        let written = self.fill(&file, source, closed.len).and_then(|facts| {
+        let (len, written) = match &closed.seal {
+            None => (closed.len, self.fill(&file, source.take(closed.len), closed.len)),
+            Some(seal) => {
+                let opened = seal.open(source.take(closed.len));
+                (seal.len(), opened.and_then(|source| self.fill(&file, source, seal.len())))
+            }
+        };
+        let content = Some(Content { compression: self.recipe.compression, len });
+        let written = written.and_then(|facts| {
             file.sync_data()?;
             Ok(facts)
         });
@@ -181,16 +217,19 @@ impl Worker {
             // The first error tells more than one of cleaning up.
             let _ = job.target.remove(&part);
         })?;
-        let content = Some(Content { compression: Some(self.compression), len: closed.len });
         let new = Closed::new((Arc::new(file), part), len, false, Some(sha256));
         Ok(Some(Closed { envelope, content, ..new }))
     }
 
-    /// Writes `len` bytes of `source` into `file`, converted.
-    fn fill(&self, file: &File, source: impl Read, len: u64) -> io::Result<Written> {
-        let sink = Box::new(Hashed { file, digest: Sha256::new(), len: 0 });
-        let mut sink = Compressed::new(sink, self.compression, len)?;
-        let mut source = source.take(len);
+    /// Writes the `len` bytes of `source` into `file`, converted.
+    fn fill(&self, file: &File, mut source: impl Read, len: u64) -> io::Result<Written> {
+        let mut sink: Box<dyn Sink> = Box::new(Hashed { file, digest: Sha256::new(), len: 0 });
+        if let Some(recipients) = &self.recipe.recipients {
+            sink = Box::new(Encrypted(recipients.writer(sink)?));
+        }
+        if let Some(compression) = self.recipe.compression {
+            sink = Box::new(Compressed::new(sink, compression, len)?);
+        }
         let mut buffer = vec![0; BUFFER_LEN];
         let mut copied = 0;
         loop {
@@ -207,8 +246,14 @@ impl Worker {
         if copied != len {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was"));
         }
-        Box::new(sink).finish()
+        sink.finish()
     }
+}
+
+/// Whether it is encrypted and nobody has the key: it was recovered.
+fn is_locked(closed: &Closed) -> bool {
+    let name = FileName::parse(closed.part.as_bytes());
+    closed.seal.is_none() && name.is_some_and(|name| name.encryption.is_some())
 }
 
 /// Where bytes go on their way to a file. Only [`Sink::finish`] makes what is there complete.
@@ -275,6 +320,25 @@ impl Sink for Compressed<'_> {
     }
 }
 
+/// A sink that encrypts for the next one.
+struct Encrypted<'a>(StreamWriter<Box<dyn Sink + 'a>>);
+
+impl Write for Encrypted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Sink for Encrypted<'_> {
+    fn finish(self: Box<Self>) -> io::Result<Written> {
+        self.0.finish()?.finish()
+    }
+}
+
 /// Creates a new file, in place of one that a crash has left: the name of the recording is ours, so that is too.
 fn create(target: &Folder, part: &OsString) -> io::Result<File> {
     match target.create(part, file_mode(false)) {
@@ -304,7 +368,8 @@ mod tests {
     use super::*;
 
     fn worker(compression: Compression) -> Worker {
-        Worker { compression, end: Arc::default(), figures: Arc::default() }
+        let recipe = Recipe { compression: Some(compression), recipients: None };
+        Worker { recipe, end: Arc::default(), figures: Arc::default() }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod convert;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,15 +16,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
 use rtpproxy_core::command::CallId;
-use rtpproxy_core::file_name::Compression;
+use rtpproxy_core::file_name::{Compression, Encryption, FileName};
+use sha2::{Digest, Sha256};
 use tracing::{debug, error, info, warn};
 
-pub(super) use self::convert::{Conversions, Converter};
+pub(super) use self::convert::{Conversions, Converter, Recipe};
 use super::disk::no_answer;
 use super::files::{Folder, Site, file_mode, part_name};
 use super::ledger::Entry;
 use super::names::Names;
-use super::sidecar::{FileFacts, Sidecar, hex_unless_utf8};
+use super::seal::Seal;
+use super::sidecar::{FileFacts, Sidecar, hex, hex_unless_utf8};
 
 /// An ended recording.
 #[derive(Debug)]
@@ -146,6 +148,8 @@ pub(super) struct Closed {
     pub(super) envelope: String,
     /// What it was converted from.
     pub(super) content: Option<Content>,
+    /// What it was encrypted with while it was written.
+    pub(super) seal: Option<Seal>,
 }
 
 impl Closed {
@@ -157,7 +161,13 @@ impl Closed {
         sha256: Option<String>,
     ) -> Self {
         let (is_named, envelope, content) = (false, String::new(), None);
-        Self { file: Some(file), part, len, is_torn, sha256, is_named, envelope, content }
+        Self { file: Some(file), part, len, is_torn, sha256, is_named, envelope, content, seal: None }
+    }
+
+    /// One that was encrypted while it was written.
+    pub(super) fn sealed_by(self, seal: Option<Seal>) -> Self {
+        let envelope = if seal.is_some() { Encryption::Sealed.suffix() } else { "" };
+        Self { envelope: envelope.to_owned(), seal, ..self }
     }
 }
 
@@ -285,6 +295,11 @@ fn sync_files(job: &mut Job) -> io::Result<()> {
             file.set_len(closed.len)?;
             closed.is_torn = false;
         }
+        if let Some(seal) = &mut closed.seal {
+            closed.is_torn = true;
+            closed.len += seal.close(file)?;
+            closed.is_torn = false;
+        }
         file.sync_data()?;
     }
     Ok(())
@@ -301,13 +316,28 @@ fn name_files(job: &mut Job) -> io::Result<()> {
         if job.files[index].is_named {
             continue;
         }
+        if job.files[index].seal.is_some() {
+            // It was closed behind what its writer has hashed.
+            job.files[index].sha256 = Some(digest_of(job.spool.read(&job.files[index].part)?)?);
+        }
         if !is_in_place {
             job.files[index].part = move_into_place(job, index)?;
         }
-        job.files[index].is_named = true;
-        job.files[index].file = None;
+        let closed = &mut job.files[index];
+        (closed.is_named, closed.file, closed.seal) = (true, None, None);
     }
     Ok(())
+}
+
+fn digest_of(mut file: File) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&digest.finalize())),
+            read => digest.update(&buffer[..read]),
+        }
+    }
 }
 
 fn move_into_place(job: &Job, index: usize) -> io::Result<OsString> {
@@ -384,7 +414,12 @@ fn facts(file: &Closed) -> FileFacts {
         sha256: file.sha256.clone().unwrap_or_default(),
         compression: file.content.and_then(|content| content.compression).map(Compression::name),
         content_size: file.content.map(|content| content.len),
+        encryption: encryption_of(&file.part),
     }
+}
+
+fn encryption_of(name: &OsString) -> Option<&'static str> {
+    Some(FileName::parse(name.as_bytes())?.encryption?.name())
 }
 
 /// How long to wait before what failed is tried again.

@@ -121,7 +121,7 @@ impl Segment {
         writer.append(now, 0, |out| section(worker, start, out));
         Self {
             worker,
-            names: Names::segment(start, worker),
+            names: Names::segment(start, worker, &shared.config),
             began: now,
             start,
             writer,
@@ -374,7 +374,7 @@ impl Segment {
         let [part] = <[_; 1]>::try_from(place.parts).ok()?;
         let sha256 = sha256.map(|digest| hex(&digest));
         let job = Job {
-            files: vec![Closed::new((Arc::clone(&file), part), len, is_torn, sha256)],
+            files: vec![Closed::new((Arc::clone(&file), part), len, is_torn, sha256).sealed_by(storage.seal)],
             names: self.names.clone(),
             attempt: place.attempt,
             site: place.site,
@@ -411,7 +411,10 @@ impl Segment {
     fn create(&self, shared: &Shared, site: Site) -> io::Result<Created> {
         match shared.watch.lack(site) {
             Some(lack) if !self.is_last => Err(lack),
-            Some(_) | None => shared.folders.create(site, &self.names),
+            Some(_) | None => {
+                let created = shared.folders.create(site, &self.names)?;
+                created.sealed(&shared.config, &comments(self.worker, self.start))
+            }
         }
     }
 
@@ -441,8 +444,12 @@ fn buffer_size(shared: &Shared) -> usize {
 }
 
 fn section(worker: usize, start: Wall, out: &mut Vec<u8>) {
-    let comments = [format!("journal of worker {worker}"), format!("start: {}", rfc3339(start))];
+    let comments = comments(worker, start);
     pcapng::section(&comments.each_ref().map(String::as_str), out);
+}
+
+fn comments(worker: usize, start: Wall) -> [String; 2] {
+    [format!("journal of worker {worker}"), format!("start: {}", rfc3339(start))]
 }
 
 fn tell(member: &Member, out: &mut Vec<u8>) {

@@ -117,7 +117,10 @@ impl Recording {
         match shared.watch.lack(site) {
             // What is left of an ended recording is little.
             Some(lack) if self.ended.is_none() => Err(lack),
-            Some(_) | None => shared.folders.create(site, names),
+            Some(_) | None => {
+                let created = shared.folders.create(site, names)?;
+                created.sealed(&shared.config, &section_comments(&self.start))
+            }
         }
     }
 

@@ -240,8 +240,9 @@ struct Sidecar {
     format: String,
     files: Vec<FileFacts>,
     ended: Ended,
-    #[serde(rename = "packets")]
-    _packets: u64,
+    /// Null if they could not be counted.
+    #[serde(rename = "packets", deserialize_with = "Option::deserialize")]
+    _packets: Option<u64>,
 }
 
 #[derive(Deserialize)]

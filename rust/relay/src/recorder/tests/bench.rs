@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rtpproxy_core::effects::{Payload, RecordPacket};
-use rtpproxy_core::file_name::Compression;
 use rtpproxy_core::recording::{
     Channel, Coverage, EndReason, Leg, LegFacts, Mark, RecordingEvent, RecordingId, RecordingStart,
 };
@@ -18,7 +17,7 @@ use tempfile::TempDir;
 
 use super::super::drain::Drain;
 use super::super::files::Folders;
-use super::super::finish::{self, Converter, Job};
+use super::super::finish::{self, Converter, Job, Recipe};
 use super::super::journal::sync::{self, Work};
 use super::super::queue::{self, Budget, RecorderTap};
 use super::super::recording::Shared;
@@ -32,7 +31,7 @@ pub(super) struct Bench {
     pub(super) drain: Drain,
     pub(super) watch: Arc<FolderWatch>,
     jobs: Receiver<Job>,
-    compress: Option<Compression>,
+    recipe: Option<Recipe>,
     /// Of the journal layout.
     syncing: Option<(Receiver<Work>, Sender<Job>)>,
 }
@@ -54,7 +53,7 @@ impl Bench {
         let (finished, jobs) = unbounded();
         let folders = Folders::new(&config).unwrap().unwrap();
         let watch = FolderWatch::unprobed();
-        let compress = config.compress;
+        let recipe = Recipe::of(&config);
         let shared = Shared {
             config,
             folders,
@@ -70,7 +69,7 @@ impl Bench {
         let syncs = if is_journal { vec![syncs.clone(), syncs] } else { Vec::new() };
         let syncing = is_journal.then(|| (works, finished.clone()));
         let drain = Drain::new(vec![outlet], shared, vec![finished.clone(), finished], &syncs);
-        Self { folder, tap, drain, watch, jobs, compress, syncing }
+        Self { folder, tap, drain, watch, jobs, recipe, syncing }
     }
 
     pub(super) fn start(&mut self, id: u64, call_id: &[u8], coverage: Coverage) {
@@ -119,14 +118,14 @@ impl Bench {
     }
 
     pub(super) fn finish(self) -> Recorded {
-        let Self { folder, tap, drain, jobs, compress, syncing, .. } = self;
+        let Self { folder, tap, drain, jobs, recipe, syncing, .. } = self;
         drop(tap);
         let (_, stopped) = bounded(0);
         drain.run(&stopped);
         if let Some((works, finished)) = syncing {
             sync::run(&works, &finished);
         }
-        run_finisher(&jobs, compress);
+        run_finisher(&jobs, recipe);
         Recorded { folder }
     }
 }
@@ -153,9 +152,9 @@ impl Recorded {
 }
 
 /// Does the jobs of a finisher, and of its converter if there is one.
-pub(super) fn run_finisher(jobs: &Receiver<Job>, compress: Option<Compression>) {
+pub(super) fn run_finisher(jobs: &Receiver<Job>, recipe: Option<Recipe>) {
     let figures = Arc::default();
-    let converter = compress.map(|compression| Converter::start(compression, &figures).unwrap());
+    let converter = recipe.map(|recipe| Converter::start(recipe, &figures).unwrap());
     let (converter, thread) = converter.unzip();
     finish::run(jobs, converter);
     thread.into_iter().for_each(|thread| thread.join().unwrap());

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::super::files::Site;
+use super::super::finish::Recipe;
 use super::super::recover::Recovery;
 use super::super::sidecar;
 use super::bench::{Bench, Recorded, rtp, run_finisher};
@@ -205,14 +206,14 @@ fn content(path: &Path) -> Vec<u8> {
 }
 
 /// Lets another process start with `config` in a folder.
-fn recover(folder: TempDir, mut config: RecordConfig) -> Recorded {
+pub(super) fn recover(folder: TempDir, mut config: RecordConfig) -> Recorded {
     config.folder = Some(folder.path().to_owned());
     let (finished, jobs) = unbounded();
     let (_stop, stopped) = bounded(0);
     let recovery = Recovery::new(&config, Site::Main, finished, stopped).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| recovery.run());
-        scope.spawn(|| run_finisher(&jobs, config.compress));
+        scope.spawn(|| run_finisher(&jobs, Recipe::of(&config)));
     });
     Recorded { folder }
 }
