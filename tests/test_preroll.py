@@ -145,6 +145,22 @@ def test_every_format_begins_with_it(
     assert of(call.callee, packets)[:10] == (answered if is_call else [])
 
 
+def test_a_journal_begins_with_it(start_daemon: StartDaemon, make_call: MakeCall) -> None:
+    daemon = start_daemon("--preroll", "30", "--record-layout", "journal")
+    call = make_call(daemon, "call-1")
+    said, answered = call.talk(10)
+    assert call.command("R") == "0"
+    for known, new in zip((said, answered), call.talk(5), strict=True):
+        known += new
+    assert call.command("D") == "0"
+    assert daemon.stop() == 0
+    (segment,) = daemon.recordings.glob("journal-*.pcapng")
+    packets = [packet for packet in read_all(segment) if packet.payload in {*said, *answered}]
+    assert of(call.caller, packets) == said
+    assert of(call.callee, packets) == answered
+    assert any(text.endswith("from before the command, 20 packets") for text in packets[0].comments)
+
+
 def test_a_small_memory_holds_and_the_media_go_on(start_daemon: StartDaemon, make_call: MakeCall) -> None:
     port = free_port(socket.SOCK_STREAM)
     daemon = start_daemon("--preroll", "3600", "--preroll-memory", "1M", "--metrics", f"127.0.0.1:{port}")
