@@ -1,6 +1,7 @@
 //! Work on recordings, away from the relay: captures are read, and audio comes out.
 //!
 //! - [`capture`]: the packets of pcap, pcapng and ad-hoc files.
+//! - [`journal`]: calls that share files.
 //! - [`listing`]: which recordings there are.
 //! - [`recording`]: which files make a recording, and who is who in it.
 //! - [`verify`]: whether recordings are whole, and what is missing.
@@ -17,6 +18,7 @@ pub mod audio;
 pub mod capture;
 pub mod codec;
 mod content;
+pub mod journal;
 pub mod listing;
 mod native;
 pub mod one_side;

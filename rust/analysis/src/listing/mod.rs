@@ -17,8 +17,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
 use rtpproxy_core::file_name::{Content, FileName};
+use rtpproxy_core::journal::is_segment;
 use rtpproxy_core::time::Wall;
 use serde::{Serialize, Serializer};
+
+use crate::journal::{self, Call, Figures, JournalError, is_segment_path};
+use crate::verify::{is_being_written, without_part};
 
 use crate::recording::chain::without_recovered;
 
@@ -50,7 +54,7 @@ pub struct Entry {
     pub packets: Option<u64>,
     /// How many should be and are not.
     pub missing: Option<u64>,
-    /// What its files take, without the sidecar, in bytes.
+    /// What its files take, without the sidecar, in bytes; in a journal the payloads of its packets.
     pub size: u64,
     /// Why it ended.
     pub ended: Option<String>,
@@ -129,7 +133,8 @@ struct Listing<'a> {
 impl Listing<'_> {
     /// Takes in the recordings of a folder; gives back the folders in it.
     fn folder(&mut self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        let Names { below, sidecars, mut files } = Names::of(path)?;
+        let Names { below, sidecars, mut files, segments } = Names::of(path)?;
+        self.journal(&segments);
         let numbers = Numbers::of(&files);
         // By their names.
         let mut broken: BTreeMap<OsString, _> = BTreeMap::new();
@@ -174,6 +179,16 @@ impl Listing<'_> {
             self.add(Entry { path: path.join(name), state: State::Damaged, error, ..Entry::default() });
         }
         Ok(below)
+    }
+
+    /// Takes in the calls of segments, each once.
+    fn journal(&mut self, segments: &[PathBuf]) {
+        let (calls, errors) = journal::calls(segments, &|_| true, &|| {});
+        calls.iter().for_each(|call| self.add(of_journal(call)));
+        for JournalError { path, error } in errors {
+            let error = Some(error.to_string());
+            self.add(Entry { path, state: State::Damaged, error, ..Entry::default() });
+        }
     }
 
     fn add(&mut self, entry: Entry) {
@@ -227,6 +242,8 @@ struct Names {
     sidecars: Vec<OsString>,
     /// What may be recordings.
     files: BTreeSet<OsString>,
+    /// Of journals, in the order of their time.
+    segments: Vec<PathBuf>,
 }
 
 impl Names {
@@ -238,14 +255,50 @@ impl Names {
             if kind.is_dir() {
                 names.below.push(entry.path());
             }
+            if is_segment(name.as_bytes()) {
+                names.segments.extend(Some(entry.path()).filter(|path| is_segment_path(path)));
+                continue;
+            }
             match FileName::parse(name.as_bytes()).filter(|_| kind.is_file()) {
                 Some(parsed) if parsed.has_packets() => _ = names.files.insert(name),
                 Some(parsed) if !parsed.is_part => names.sidecars.push(name),
                 Some(_) | None => {}
             }
         }
+        names.segments.sort();
         Ok(names)
     }
+}
+
+/// A call in segments of a journal. It counts as running while its last one does.
+fn of_journal(call: &Call) -> Entry {
+    let path = call.segments.last().cloned().unwrap_or_default();
+    let (is_part, is_recovered) = (without_part(&path).is_some(), is_recovered(&path));
+    let state = match is_being_written(&path) {
+        Ok(true) => State::Running,
+        _ if is_part || is_recovered => State::Interrupted,
+        _ => State::Finished,
+    };
+    let text = |id: &[u8]| Some(String::from_utf8_lossy(id).into_owned());
+    let Figures { packets, bytes, dropped, first, last } = call.figures;
+    Entry {
+        path,
+        state,
+        start: first.or(Some(call.start)),
+        duration: first.zip(last).map(|(first, last)| Duration::from_nanos(last.0.saturating_sub(first.0))),
+        call_id: text(call.call_id.as_bytes()),
+        from_tag: text(call.from_tag.as_bytes()),
+        to_tag: call.to_tag.as_ref().and_then(|tag| text(tag.as_bytes())),
+        packets: Some(packets),
+        missing: Some(dropped),
+        size: bytes,
+        ..Entry::default()
+    }
+}
+
+fn is_recovered(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    FileName::parse(name).is_some_and(|name| name.stem.ends_with(b".recovered"))
 }
 
 fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {

@@ -10,6 +10,7 @@ use rtpproxy_core::file_name::{Compression, Content, FileName, PART};
 use rtpproxy_core::recording::Leg;
 
 use super::chain::Chain;
+use crate::journal::is_segment_path;
 use crate::verify::files_of_sidecar;
 
 /// The files of one recording.
@@ -44,7 +45,8 @@ pub(super) struct Piece {
 /// the two files of an ad-hoc recording have in common. Symbolic links to folders are followed only if they are named.
 ///
 /// A file that is named is taken for a recording whatever its name is, a sidecar for what it names, and a file of a long
-/// recording for all of it; in a folder only names that recordings have count, also with `.part` behind. Files with RTCP alone have no audio and are left out of folders.
+/// recording for all of it; in a folder only names that recordings have count, also with `.part` behind. Files with RTCP
+/// alone have no audio and are left out of folders, like the segments of journals.
 ///
 /// # Errors
 ///
@@ -184,7 +186,7 @@ fn in_folder(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let path = entry.path();
         if entry.file_type()?.is_dir() {
             folders.push(path);
-        } else if is_recording(&path) {
+        } else if is_recording(&path) && !is_segment_path(&path) {
             files.push(path);
         }
     }

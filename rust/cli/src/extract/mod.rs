@@ -1,6 +1,7 @@
 //! `rtpproxy extract`: audio files from recordings.
 
 mod extractaudio;
+mod journal;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -14,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rtpproxy_analysis::audio::{
     AudioFile, AudioFormat, CONTAINERS, ENCODINGS, Gaps, Mixer, Party, RATE, halves,
 };
+use rtpproxy_analysis::journal::is_segment_path;
 use rtpproxy_analysis::recording::{self, Loaded, Recording};
 use rtpproxy_analysis::srtp::{BadCrypto, Crypto};
 use rtpproxy_analysis::unlock::Identities;
@@ -29,7 +31,7 @@ pub(crate) use extractaudio::{ExtractAudio, run as extractaudio};
 #[derive(Debug, Parser)]
 #[command(name = "rtpproxy extract", bin_name = "rtpproxy extract", max_term_width = 110)]
 pub(crate) struct Extract {
-    /// Recordings, and folders with recordings, however deep.
+    /// Recordings, and folders with recordings, however deep; with --call segments of journals, and folders with them.
     #[arg(value_name = "RECORDING", required = true)]
     recordings: Vec<PathBuf>,
     /// File to write, or folder if there are several recordings or a folder of them, which then has the same folders
@@ -56,6 +58,16 @@ pub(crate) struct Extract {
     /// File with a secret key of age or ssh that opens encrypted recordings; repeatable.
     #[arg(short, long, value_name = "FILE")]
     identity: Vec<PathBuf>,
+    /// Take a call with this call-id, or the only one with such a part of it, out of journals; also while they are being
+    /// written.
+    #[arg(long, value_name = "CALL-ID")]
+    call: Option<String>,
+    /// With --call: the caller's tag, if there are several calls.
+    #[arg(long, value_name = "TAG", requires = "call")]
+    from_tag: Option<String>,
+    /// With --call: write the packets of the call as pcapng, as an output that ends in .pcapng says too.
+    #[arg(long, requires = "call")]
+    capture: bool,
     /// Replace files that exist.
     #[arg(short, long)]
     force: bool,
@@ -78,6 +90,13 @@ impl Extract {
     fn extract_all(&self) -> Result<bool, String> {
         let format = AudioFormat::new(&self.format, self.encoding()).map_err(|error| error.to_string())?;
         let identities = Identities::read(&self.identity).map_err(|error| error.to_string())?;
+        if let Some(call) = &self.call {
+            return journal::extract(self, call, format);
+        }
+        if let Some(segment) = self.recordings.iter().find(|path| is_segment_path(path) && path.is_file()) {
+            let text = "it is a segment of a journal; --call says which of its calls";
+            return Err(format!("{}: {text}", segment.display()));
+        }
         let recordings = recording::find(&self.recordings).map_err(|error| error.to_string())?;
         if recordings.is_empty() {
             return Err("there are no recordings (.pcapng, .pcap, .rtp) in what was given".to_owned());

@@ -1,0 +1,192 @@
+//! A call out of segments, as a capture of its own.
+
+use std::io::{self, Write};
+
+use rtpproxy_core::frame;
+use rtpproxy_core::journal::{Figures, Member, Record};
+use rtpproxy_core::pcapng::{self, INTERFACE_NAMES, SYNTHETIC_NAME};
+use rtpproxy_core::time::Wall;
+
+use super::Call;
+use super::segment::Segment;
+use crate::listing::time_text;
+
+impl Call {
+    /// Writes everything that was recorded of the call into `out`, as pcapng with an interface for each leg; gives back
+    /// how much that is.
+    ///
+    /// # Errors
+    ///
+    /// When a segment cannot be read, or `out` not be written.
+    pub fn cut(&self, out: &mut impl Write) -> io::Result<Figures> {
+        let mut bytes = Vec::new();
+        let comments = self.comments();
+        pcapng::section(&comments.iter().map(String::as_str).collect::<Vec<_>>(), &mut bytes);
+        for name in INTERFACE_NAMES.into_iter().chain([SYNTHETIC_NAME]) {
+            pcapng::interface(name, &mut bytes);
+        }
+        out.write_all(&bytes)?;
+        let mut cut = Cut::default();
+        for path in &self.segments {
+            let named =
+                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            let (segment, _) = Segment::open(path).map_err(named)?;
+            cut.members.clear();
+            segment
+                .visit(&|member| self.is(member), &mut |block| cut.block(self, block, out))
+                .map_err(named)?;
+            cut.end_segment();
+        }
+        let comments: Vec<_> = cut.comments.iter().map(String::as_str).collect();
+        bytes.clear();
+        let (start, end) = (cut.sum.first.unwrap_or(self.start), cut.sum.last.unwrap_or(self.start));
+        for (number, (packets, dropped)) in (0..).zip(cut.packets.into_iter().zip(cut.dropped)) {
+            let comments = if number == 0 { &comments[..] } else { &[] };
+            pcapng::statistics(number, start, end, packets + dropped, dropped, comments, &mut bytes);
+        }
+        out.write_all(&bytes)?;
+        cut.sum.dropped = cut.dropped.iter().sum();
+        Ok(cut.sum)
+    }
+
+    fn comments(&self) -> Vec<String> {
+        let text = |id: &[u8]| String::from_utf8_lossy(id).into_owned();
+        let mut comments = vec![
+            format!("call-id: {}", text(self.call_id.as_bytes())),
+            format!("from-tag: {}", text(self.from_tag.as_bytes())),
+        ];
+        comments.extend(self.to_tag.as_ref().map(|tag| format!("to-tag: {}", text(tag.as_bytes()))));
+        comments.push(format!("start: {}", time_text(self.start)));
+        comments
+    }
+}
+
+#[derive(Default)]
+struct Cut {
+    /// Those of the call in this segment.
+    members: Vec<InSegment>,
+    packets: [u64; STREAMS],
+    dropped: [u64; STREAMS],
+    sum: Figures,
+    comments: Vec<String>,
+}
+
+struct InSegment {
+    member: Member,
+    /// As the packets say.
+    dropped: [u64; STREAMS],
+    /// As the totals say.
+    totals: [Option<u64>; STREAMS],
+}
+
+impl Cut {
+    fn block(&mut self, call: &Call, block: &[u8], out: &mut impl Write) -> io::Result<()> {
+        if let Some(Record::Member(member)) = Record::parse(block) {
+            if call.is(&member) {
+                self.add(member);
+            }
+            return Ok(());
+        }
+        let (Some(kind), Some(interface)) = (pcapng::word(block, 0), pcapng::word(block, 8)) else {
+            return Ok(());
+        };
+        let is_ours = |in_segment: &&mut InSegment| in_segment.member.has(interface);
+        let Some(owner) = self.members.iter_mut().find(is_ours) else { return Ok(()) };
+        let number = interface - owner.member.first_interface;
+        let stream = number as usize;
+        if kind == TOTALS && stream < STREAMS {
+            let (dropped, comments) = totals(block);
+            owner.totals[stream] = dropped;
+            self.comments.extend(comments);
+            self.comments.truncate(COMMENTS_MAX);
+        }
+        let Some(packet) = PacketBlock::of(block) else { return Ok(()) };
+        if stream < STREAMS {
+            let figures = packet.figures();
+            owner.dropped[stream] += figures.dropped;
+            self.packets[stream] += 1;
+            self.sum = self.sum.plus(figures);
+        }
+        let mut block = block.to_owned();
+        block[8..12].copy_from_slice(&number.to_ne_bytes());
+        out.write_all(&block)
+    }
+
+    fn add(&mut self, member: Member) {
+        self.members.push(InSegment { member, dropped: [0; STREAMS], totals: [None; STREAMS] });
+    }
+
+    fn end_segment(&mut self) {
+        for InSegment { dropped, totals, .. } in self.members.drain(..) {
+            for (sum, (counted, total)) in self.dropped.iter_mut().zip(dropped.into_iter().zip(totals)) {
+                *sum += total.unwrap_or(counted);
+            }
+        }
+    }
+}
+
+/// A block with a packet, in the byte order of this machine.
+pub(super) struct PacketBlock<'a> {
+    pub(super) interface: u32,
+    at: Wall,
+    frame: &'a [u8],
+    options: &'a [u8],
+}
+
+impl<'a> PacketBlock<'a> {
+    /// None if it is no such block.
+    pub(super) fn of(block: &'a [u8]) -> Option<Self> {
+        let word = |at| pcapng::word(block, at);
+        if word(0)? != PACKET {
+            return None;
+        }
+        let len = word(20)? as usize;
+        let body = block.get(28..block.len().checked_sub(4)?)?;
+        let frame = body.get(..len)?;
+        let options = body.get(len.next_multiple_of(4)..).unwrap_or_default();
+        let at = Wall(u64::from(word(12)?) << 32 | u64::from(word(16)?));
+        Some(Self { interface: word(8)?, at, frame, options })
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        let bytes = frame::datagram(self.frame).map_or(0, |datagram| datagram.payload.len() as u64);
+        Figures {
+            packets: 1,
+            bytes,
+            dropped: options(self.options).find_map(number_of(OPTION_DROPPED)).unwrap_or_default(),
+            first: Some(self.at),
+            last: Some(self.at),
+        }
+    }
+}
+
+/// What the totals of an interface say: how many packets are missing, and remarks.
+fn totals(block: &[u8]) -> (Option<u64>, Vec<String>) {
+    let bytes = block.get(20..block.len().saturating_sub(4)).unwrap_or_default();
+    let comments = options(bytes).filter(|(code, _)| *code == OPTION_COMMENT);
+    let comments = comments.map(|(_, text)| String::from_utf8_lossy(text).into_owned()).collect();
+    (options(bytes).find_map(number_of(OPTION_TOTAL_DROPPED)), comments)
+}
+
+fn number_of(wanted: u16) -> impl Fn((u16, &[u8])) -> Option<u64> {
+    move |(code, value)| (code == wanted).then(|| value.try_into().ok().map(u64::from_ne_bytes)).flatten()
+}
+
+fn options(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let half = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes);
+        let (code, len) = (half(0)?, usize::from(half(2)?));
+        let value = bytes.get(4..4 + len)?;
+        bytes = bytes.get(4 + len.next_multiple_of(4)..).unwrap_or_default();
+        (code != 0).then_some((code, value))
+    })
+}
+
+const STREAMS: usize = INTERFACE_NAMES.len();
+const PACKET: u32 = 6;
+const TOTALS: u32 = 5;
+const OPTION_COMMENT: u16 = 1;
+const OPTION_DROPPED: u16 = 4;
+const OPTION_TOTAL_DROPPED: u16 = 5;
+/// How many remarks at the ends of a call are kept.
+const COMMENTS_MAX: usize = 256;
