@@ -67,7 +67,7 @@ def test_fifty_calls_over_two_workers_and_many_segments(
     wait_until(lambda: not list(daemon.recordings.glob("*.part")), f"all is finished; {daemon.log()}")
     found_segments = segments(daemon.recordings)
     assert {path.stem.rsplit("-", 1)[1] for path in found_segments} == {"w0", "w1"}
-    assert len(found_segments) > 4
+    assert len(found_segments) >= 4
     for path in found_segments:
         assert sidecar(path)["format"] == "journal"
     done = run(binary(), "verify", daemon.recordings)
