@@ -64,7 +64,10 @@ def test_fifty_calls_over_two_workers_and_many_segments(
         assert sorted(found) == sorted(sent[call.call_id])
     for call in calls:
         assert call.command("D") == "0"
-    wait_until(lambda: not list(daemon.recordings.glob("*.part")), f"all is finished; {daemon.log()}")
+    wait_until(
+        lambda: all(path.with_suffix(".json").exists() for path in segments(daemon.recordings)),
+        f"all segments are finished; {daemon.log()}",
+    )
     found_segments = segments(daemon.recordings)
     assert {path.stem.rsplit("-", 1)[1] for path in found_segments} == {"w0", "w1"}
     assert len(found_segments) >= 4
@@ -170,7 +173,7 @@ def test_a_relay_that_is_killed_ten_times_loses_a_second_at_most(
         found = extract(folder, call.call_id, tmp_path / "killed.pcapng")
         assert sorted(found) == sorted(sent[call.call_id])
     daemon = start_daemon(*JOURNAL, recordings=folder)
-    wait_until(lambda: not list(folder.glob("*.part")), f"all are recovered; {daemon.log()}")
+    wait_until(lambda: len(list(folder.glob("*.json"))) == 10, f"all are recovered; {daemon.log()}")
     recovered = segments(folder)
     assert len(recovered) == 10
     assert all(path.name.endswith(".recovered.pcapng") for path in recovered)
