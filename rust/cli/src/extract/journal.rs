@@ -9,6 +9,7 @@ use rtpproxy_analysis::audio::AudioFormat;
 use rtpproxy_analysis::journal::{self, Call};
 use rtpproxy_analysis::listing::time_text;
 use rtpproxy_analysis::recording;
+use rtpproxy_analysis::unlock::Identities;
 
 use super::{Extract, is_folder, progress};
 use crate::{complain, say};
@@ -44,7 +45,7 @@ pub(super) fn extract(options: &Extract, wanted: &str, format: AudioFormat) -> R
         let recordings =
             recording::find(std::slice::from_ref(&capture)).map_err(|error| error.to_string())?;
         let recording = recordings.first().ok_or("nothing was recorded")?;
-        options.extract(recording, &output, format)
+        options.extract(recording, &output, format, &Identities::default())
     });
     let _ = fs::remove_file(&capture);
     say(&outcome?);
