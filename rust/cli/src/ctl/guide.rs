@@ -86,6 +86,13 @@ pub(super) const COMMANDS: &[Command] = &[
             ("s", "one file for both parties, with -P in the scope stream"),
         ],
     },
+    Command {
+        name: "?uncopy",
+        words: "callid target from_tag [to_tag]",
+        does: "ends one of these copies",
+        modifiers: &[],
+    },
+    Command { name: "?recordings", words: "[number]", does: "lists recordings", modifiers: &[] },
 ];
 
 /// What may be behind `&&`.
