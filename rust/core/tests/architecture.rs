@@ -59,6 +59,26 @@ fn files_stay_readable() {
     }
 }
 
+#[test]
+fn functions_stay_readable() {
+    for (path, text) in sources(&rust()) {
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let is_test = path.file_name().is_some_and(|name| name == "tests.rs");
+        for (from, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            if is_test || !line.split(' ').any(|word| word == "fn") || line.trim_start().starts_with("//") {
+                continue;
+            }
+            // rustfmt closes a function at the indent of its first line.
+            let end = format!("{}}}", &line[..indent]);
+            let length = 1 + lines[from..].iter().position(|line| *line == end).unwrap_or_default();
+            let name = line.trim();
+            assert!(length <= 70 || line.ends_with(';'), "{}: `{name}` has {length} lines", path.display());
+        }
+    }
+}
+
 /// Every Rust file below `folder`.
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
