@@ -18,6 +18,7 @@ from support.capture import Captured, read, sidecar
 from support.daemon import Daemon, StartDaemon, wait_until
 from support.disk import MEGABYTE, Disk, in_memory, on_file
 from support.phone import Call, MakeCall, Phone
+from support.threads import stopped
 from support.tools import needs_root
 
 PACKETS = 500
@@ -161,6 +162,20 @@ def test_a_full_disk_that_is_freed(tmpfs: Disk, start_daemon: StartDaemon, make_
     assert "missing=0" in line
 
 
+def test_a_recorder_that_stands_still(daemon: Daemon, make_call: MakeCall) -> None:
+    call, plain = make_call(daemon), make_call(daemon)
+    assert call.command("R") == "0"
+    talk = Talk(call, plain)
+    talk.start()
+    time.sleep(1)
+    with stopped(daemon.process.pid, "recorder"):
+        expect_answers(daemon, FAULT_S)
+    talk.join()
+    talk.expect_all()
+    call.command("D")
+    expect_recorded(call, talk, *finished(daemon.recordings, call), at_least=PACKETS)
+
+
 @needs_root
 def test_without_memory_a_full_disk_costs_what_the_file_says(
     tmpfs: Disk, start_daemon: StartDaemon, make_call: MakeCall
@@ -269,6 +284,38 @@ def test_a_recording_leaves_a_disk_that_stands_still(
         recorded = [packet.payload for packet in packets if packet.source[1] == party.port]
         assert recorded == talk.sent[party]
     daemon.wait_for_log("recording goes on in the other folder")
+
+
+@needs_root
+def test_a_recording_leaves_a_disk_that_breaks_down(
+    ext4: Disk, start_daemon: StartDaemon, make_call: MakeCall, tmp_path: Path
+) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    daemon = start_daemon("--record-fallback", second, recordings=ext4.recordings)
+    call, plain = make_call(daemon), make_call(daemon)
+    assert call.command("R") == "0"
+    talk = Talk(call, plain)
+    talk.start()
+    time.sleep(1.5)
+    ext4.break_down()
+    expect_answers(daemon, FAULT_S)
+    talk.join()
+    talk.expect_all()
+    call.command("D")
+    after, packets_after = finished(second, call)
+    assert after["moved_from"] == str(ext4.recordings / f"{call.call_id}=from.pcapng")
+    assert daemon.stop() == 0
+
+    # What reached the disk before is there when it is.
+    ext4.mount_again(tmp_path / "ext4.image")
+    start_daemon(recordings=ext4.recordings)
+    recovered = ext4.recordings / f"{call.call_id}=from.recovered.pcapng"
+    wait_until(recovered.with_suffix(".json").exists, "the beginning is recovered")
+    packets = read(recovered) + packets_after
+    for party in (call.caller, call.callee):
+        recorded = [packet.payload for packet in packets if packet.source[1] == party.port]
+        assert recorded == talk.sent[party]
 
 
 @needs_root

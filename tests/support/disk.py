@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from support.tools import need
 
 MEGABYTE = 1 << 20
+EXT4_IOC_SHUTDOWN = 0x8004587D
 
 
 class Disk:
@@ -60,6 +62,20 @@ class Disk:
             yield
         finally:
             _run("mount", "-o", "remount,rw", str(self.mount_point))
+
+    def break_down(self) -> None:
+        """Every access fails from now on, as when a disk is pulled out; what was written is on it."""
+        descriptor = os.open(self.mount_point, os.O_RDONLY)
+        try:
+            # The flag 0: first everything goes to the disk.
+            fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, bytes(4))
+        finally:
+            os.close(descriptor)
+
+    def mount_again(self, image: Path) -> None:
+        """The disk of a file is back, as after a repair."""
+        _run("umount", "-l", str(self.mount_point))
+        _run("mount", "-o", "loop", str(image), str(self.mount_point))
 
 
 @contextmanager
