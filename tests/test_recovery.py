@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -169,6 +170,42 @@ def test_a_killed_relay_loses_the_last_moment_only(
                 assert len(after) >= CALLS * (2 if victim.format == "adhoc" else 1)
                 assert all(verdict["is_whole"] for verdict in after.values()), after
                 assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [*(("--record-format", name) for name in FORMATS), ("--record-layout", "journal")],
+    ids=lambda options: options[-1],
+)
+def test_what_was_said_before_the_last_moment_is_read_without_help(
+    options: tuple[str, ...], tmp_path: Path, start_daemon: StartDaemon
+) -> None:
+    recordings = tmp_path / "calls"
+    recordings.mkdir()
+    victim = Daemon(tmp_path / "victim", "-a", *options, recordings=recordings)
+    said: list[bytes] = []
+    with ExitStack() as opened:
+        calls = [opened.enter_context(Call(victim, f"call-{number}")) for number in range(4)]
+        for _ in range(25):
+            for call in calls:
+                said += [packet for packets in call.talk(10) for packet in packets]
+            time.sleep(0.02)
+        time.sleep(MAY_BE_LOST_S)
+        assert victim.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    def readable(files: list[Path]) -> int:
+        there = {packet.payload for path in files for packet in read(path)}
+        return sum(packet in there for packet in said)
+
+    unfinished = []
+    for number, part in enumerate(parts(recordings)):
+        unfinished.append(tmp_path / f"{number}-{part.stem}")
+        shutil.copyfile(part, unfinished[-1])
+    assert readable(unfinished) >= 0.999 * len(said)
+    start_daemon(*options, recordings=recordings)
+    wait_until(lambda: not parts(recordings), "all is recovered")
+    recovered = [path for path in recordings.iterdir() if path.suffix != ".json"]
+    assert readable(recovered) >= 0.999 * len(said)
 
 
 def test_wireshark_shows_a_recovered_call(tmp_path: Path, start_daemon: StartDaemon) -> None:
