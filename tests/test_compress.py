@@ -160,7 +160,7 @@ def test_without_room_for_two_files_the_plain_one_stays(
     metrics = Metrics()
     with in_memory(tmp_path / "tmpfs", 4 * MEGABYTE) as disk:
         daemon = start_daemon("--record-compress", "zstd", *metrics.options, recordings=disk.recordings)
-        assert metrics.figures()["rtpproxy_recordings_to_compress"] == 0
+        assert metrics.figures()["rtpproxy_recordings_to_convert"] == 0
         call = make_call(daemon)
         call.command("R")
         call.talk(PACKETS)
@@ -174,8 +174,8 @@ def test_without_room_for_two_files_the_plain_one_stays(
         assert sidecar(path) == report
         assert "recording is kept uncompressed" in daemon.log()
         figures = metrics.figures()
-        assert figures["rtpproxy_recordings_compressed_total/failed"] == 1
-        assert figures["rtpproxy_recordings_to_compress"] == 0
+        assert figures["rtpproxy_recordings_converted_total/failed"] == 1
+        assert figures["rtpproxy_recordings_to_convert"] == 0
 
         second = make_call(daemon)
         second.command("R")
@@ -183,7 +183,7 @@ def test_without_room_for_two_files_the_plain_one_stays(
         second.command("D")
         path, _ = finished(disk.recordings, f"{second.call_id}=from")
         assert path.suffix == ".zst"
-        metrics.wait_for("rtpproxy_recordings_compressed_total/succeeded", 1)
+        metrics.wait_for("rtpproxy_recordings_converted_total/succeeded", 1)
         daemon.stop()
 
 

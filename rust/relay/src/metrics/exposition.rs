@@ -148,14 +148,14 @@ fn recordings(recorder: &RecorderFigures, page: &mut Page<'_>) -> fmt::Result {
     page.counter("recordings_finished", "Recordings that ended well", recorder.finished)?;
     page.counter("recordings_failed", "Recordings given up", recorder.failed)?;
     page.gauge(
-        "recordings_to_compress",
-        "Recordings that have ended and wait to be compressed",
+        "recordings_to_convert",
+        "Recordings that have ended and wait to be compressed or encrypted",
         None,
         recorder.conversions_waiting,
     )?;
     page.counters(
-        "recordings_compressed",
-        "Recordings that were to be compressed, by what became of that",
+        "recordings_converted",
+        "Recordings that were to be compressed or encrypted, by what became of that",
         "outcome",
         &[("succeeded", recorder.converted), ("failed", recorder.not_converted)],
     )?;
