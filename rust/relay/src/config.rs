@@ -122,7 +122,7 @@ pub struct RecordConfig {
     /// The last seconds of every call are kept for recordings that begin later (`--preroll`).
     pub preroll: Option<PrerollConfig>,
     /// Bytes of memory for packets on their way to the recorder, at most, over the whole process. The buffers
-    /// of open files, 4 to 16 KiB each, come on top.
+    /// of open files, 4 to 6 KiB each, come on top.
     pub buffer_bytes: usize,
     /// A synthetic SIP head: on in pcapng, off in pcap.
     pub sip_head: bool,
