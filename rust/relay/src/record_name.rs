@@ -13,7 +13,7 @@ use chrono::{DateTime, Local, Utc};
 use rtpproxy_core::time::Wall;
 use sha2::{Digest, Sha256};
 
-/// A template for the names of recordings (`--record-name`; docs/recording.md, "Names").
+/// A template for the names of recordings (`--record-name`; docs/recording-files.md).
 ///
 /// ```
 /// use rtpproxy_relay::record_name::RecordName;

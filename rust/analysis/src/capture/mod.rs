@@ -107,7 +107,7 @@ pub enum Format {
     Pcap,
     /// pcapng.
     Pcapng,
-    /// The C program's own: docs/recording.md has the layout.
+    /// The C program's own: docs/recording-files.md has the layout.
     Adhoc,
 }
 

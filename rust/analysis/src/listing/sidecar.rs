@@ -1,4 +1,4 @@
-//! A recording as its sidecar tells it (docs/recording.md).
+//! A recording as its sidecar tells it (docs/recording-files.md).
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

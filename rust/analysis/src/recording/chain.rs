@@ -1,4 +1,4 @@
-//! The files of a long recording, one after the other (docs/recording.md).
+//! The files of a long recording, one after the other (docs/recording-files.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

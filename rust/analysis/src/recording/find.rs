@@ -1,4 +1,4 @@
-//! Finding the files of recordings by their names (docs/recording.md).
+//! Finding the files of recordings by their names (docs/recording-files.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};

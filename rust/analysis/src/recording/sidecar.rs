@@ -1,4 +1,4 @@
-//! What the file beside a recording says of its legs (docs/recording.md).
+//! What the file beside a recording says of its legs (docs/recording-files.md).
 
 use std::net::SocketAddr;
 use std::path::Path;

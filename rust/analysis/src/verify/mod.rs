@@ -1,6 +1,6 @@
 //! Whether recordings are whole, and if not, what is missing and where.
 //!
-//! A recording is compared with its sidecar (docs/recording.md), and its files are read from end to end.
+//! A recording is compared with its sidecar (docs/recording-files.md), and its files are read from end to end.
 
 mod inspect;
 mod survey;

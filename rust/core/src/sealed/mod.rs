@@ -1,7 +1,7 @@
 //! Sealed files: recordings that are encrypted from their first byte on.
 //!
 //! A sealed file is a [`Head`] and chunks. The head holds the key of the file, encrypted for those who may read it,
-//! and remarks in the clear; each chunk holds what one flush wrote, encrypted with AES-256-GCM. docs/recording.md
+//! and remarks in the clear; each chunk holds what one flush wrote, encrypted with AES-256-GCM. docs/encryption.md
 //! draws both.
 //!
 //! A chunk stands for itself: what was cut off behind it or damaged before it does no harm to it. It is bound to
