@@ -334,6 +334,23 @@ def test_repair_writes_into_another_folder(recorded: Path, tmp_path: Path) -> No
     assert len(read(folder / "call=from.pcapng")) == 100
 
 
+def test_without_the_key_nothing_is_said_of_the_packets(
+    start_daemon: StartDaemon, make_call: MakeCall
+) -> None:
+    public = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa"
+    daemon = start_daemon("--record-encrypt", public)
+    call = make_call(daemon, "call")
+    call.command("R")
+    call.talk(10)
+    call.command("D")
+    path = daemon.recordings / "call=from.pcapng.age"
+    wait_until((daemon.recordings / "call=from.json").exists, "the recording is finished")
+    (verdict,) = verdicts(path).values()
+    assert (verdict["is_whole"], verdict["packets"]) == (True, None)
+    line = run("verify", path).stdout
+    assert line.startswith(f"whole {path}: its packets are not checked: ")
+
+
 def test_a_terminal_gets_a_table(recorded: Path) -> None:
     damage(recorded, 8192, 100)
     ours, theirs = pty.openpty()

@@ -151,7 +151,7 @@ fn a_whole_recording_is_whole() {
     for suffix in ["pcapng", "pcap", "rtp"] {
         let recorded = Recorded::new(suffix);
         let verdict = recorded.verify();
-        assert_eq!((verdict.is_whole, verdict.packets, verdict.problems), (true, PACKETS, vec![]));
+        assert_eq!((verdict.is_whole, verdict.packets, verdict.problems), (true, Some(PACKETS), vec![]));
         assert_eq!(recorded.repair(&Target::Beside).unwrap(), Repaired::default());
         assert_eq!(fs::read_dir(recorded.folder.path()).unwrap().count(), 2);
     }

@@ -94,9 +94,8 @@ fn line(verdict: &Verdict) -> String {
     let Verdict { recording, is_whole, packets, problems, notes } = verdict;
     let state = if *is_whole { "whole" } else { "WRONG" };
     let told = problems.iter().map(ToString::to_string).chain(notes.iter().cloned());
-    let told = told.collect::<Vec<_>>().join("; ");
-    let sum = format!("{packets} packets");
-    let all = if told.is_empty() { sum } else { format!("{sum}; {told}") };
+    let sum = packets.map(|packets| format!("{packets} packets"));
+    let all = sum.into_iter().chain(told).collect::<Vec<_>>().join("; ");
     printable(&format!("{state} {recording}: {all}")) + "\n"
 }
 
@@ -111,7 +110,8 @@ fn table(verdicts: &[Verdict]) -> String {
         let state = if *is_whole { "whole" } else { "WRONG" };
         let told = problems.iter().map(ToString::to_string).chain(notes.iter().cloned());
         let told = told.collect::<Vec<_>>().join("\n");
-        table.add_row([state, &printable(recording), &packets.to_string(), &printable(&told)]);
+        let packets = packets.map_or_else(|| "?".to_owned(), |packets| packets.to_string());
+        table.add_row([state, &printable(recording), &packets, &printable(&told)]);
     }
     if let Some(column) = table.column_mut(2) {
         column.set_cell_alignment(CellAlignment::Right);

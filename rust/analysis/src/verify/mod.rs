@@ -26,8 +26,8 @@ pub struct Verdict {
     pub recording: String,
     /// Nothing is wrong.
     pub is_whole: bool,
-    /// Whole packets that were found.
-    pub packets: u64,
+    /// Whole packets that were found. `None` if it is encrypted and no identity opens all of it.
+    pub packets: Option<u64>,
     /// What is wrong.
     pub problems: Vec<Problem>,
     /// What else there is to know.
@@ -138,7 +138,7 @@ pub fn verify(
     Ok(Verdict {
         recording: unit.path().display().to_string(),
         is_whole: check.problems.is_empty(),
-        packets: check.packets,
+        packets: (!check.is_locked).then_some(check.packets),
         problems: check.problems,
         notes: check.notes,
     })
@@ -160,6 +160,8 @@ struct Check {
     /// Its process did not end it.
     is_recovered: bool,
     identities: Identities,
+    /// A file is encrypted, and no identity opens it.
+    is_locked: bool,
     /// A file is missing, is still being written, or cannot be opened: what there is cannot be counted.
     is_partial: bool,
     packets: u64,
@@ -201,6 +203,7 @@ impl Check {
 
     fn encryption(&mut self, path: &Path, found: &Inspection) {
         if let Some(reason) = &found.locked {
+            self.is_locked = true;
             self.is_partial = true;
             if self.identities.is_empty() {
                 self.notes.push(format!("its packets are not checked: {reason}"));
