@@ -1,7 +1,7 @@
 //! Opening encrypted recordings: files of `age`, and sealed ones ([`rtpproxy_core::sealed`]).
 
 use std::fmt;
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,8 +36,13 @@ impl Identities {
     }
 
     /// What is in a file of age.
-    fn open<R: Read>(&self, file: R) -> Result<StreamReader<R>, UnlockError> {
-        let decryptor = Decryptor::new(file)?;
+    fn open<R: Read>(&self, file: R) -> Result<AgeReader<R>, UnlockError> {
+        let mut file = BufReader::new(file);
+        let header = age_header(&mut file)?;
+        let decryptor = Decryptor::new_buffered(Cursor::new(header).chain(file))?;
+        if decryptor.is_scrypt() {
+            return Err(UnlockError::Passphrase);
+        }
         if self.is_empty() {
             return Err(UnlockError::NoIdentity);
         }
@@ -48,7 +53,8 @@ impl Identities {
     fn key(&self, head: &Head) -> Result<Key, UnlockError> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(Key::LEN + 1));
         // What is longer is no key.
-        self.open(&head.sealed_key[..])?.take(Key::LEN as u64 + 1).read_to_end(&mut bytes)?;
+        let mut plain = self.open(&head.sealed_key[..])?.take(Key::LEN as u64 + 1);
+        plain.read_to_end(&mut bytes).map_err(|_| UnlockError::Damaged)?;
         Key::from_slice(&bytes).ok_or(UnlockError::Damaged)
     }
 }
@@ -76,6 +82,9 @@ pub enum UnlockError {
     /// None of them fits.
     #[error("it is encrypted for others: none of the identities opens it")]
     OtherIdentity,
+    /// It is for those who know a passphrase, which no recording is.
+    #[error("it is encrypted with a passphrase, not for a key: decrypt it first (age -d)")]
+    Passphrase,
     /// The encrypted bytes are not what was written.
     #[error("it is encrypted, and damaged at its beginning: nothing can be read")]
     Damaged,
@@ -115,7 +124,9 @@ impl From<UnlockError> for io::Error {
     fn from(error: UnlockError) -> Self {
         let kind = match error {
             UnlockError::Io(error) => return error,
-            UnlockError::NoIdentity | UnlockError::OtherIdentity => io::ErrorKind::PermissionDenied,
+            UnlockError::NoIdentity | UnlockError::OtherIdentity | UnlockError::Passphrase => {
+                io::ErrorKind::PermissionDenied
+            }
             UnlockError::Damaged | UnlockError::Unknown | UnlockError::Head(_) => io::ErrorKind::InvalidData,
         };
         Self::new(kind, error)
@@ -216,8 +227,29 @@ pub fn peek<R: Read>(mut file: R) -> io::Result<(Kind, Peeked<R>)> {
 
 enum Content<R> {
     Plain(Peeked<R>),
-    Age(Box<StreamReader<Peeked<R>>>),
+    Age(Box<AgeReader<Peeked<R>>>),
     Sealed(Box<Unsealer<Peeked<R>>>),
+}
+
+/// A file of age behind its header, which was read before.
+type AgeReader<R> = StreamReader<io::Chain<Cursor<Vec<u8>>, BufReader<R>>>;
+
+/// Reads the header of a file of age, which names those who can open it. The parser takes it as it comes, and begins
+/// anew with each line: a header without an end would keep it busy for ever.
+fn age_header(file: &mut impl BufRead) -> Result<Vec<u8>, UnlockError> {
+    let mut header = Vec::new();
+    let mut rest = file.take(AGE_HEADER_MAX);
+    for _ in 0..AGE_LINES_MAX {
+        let begin = header.len();
+        let read = rest.read_until(b'\n', &mut header)?;
+        if rest.limit() == 0 {
+            break;
+        }
+        if read == 0 || header[begin..].starts_with(b"---") {
+            return Ok(header);
+        }
+    }
+    Err(UnlockError::Damaged)
 }
 
 fn parse(text: &[u8], path: &Path) -> Result<Vec<Box<dyn Identity + Send + Sync>>, String> {
@@ -243,6 +275,9 @@ fn parse(text: &[u8], path: &Path) -> Result<Vec<Box<dyn Identity + Send + Sync>
 
 /// What a file of age begins with.
 const AGE: &[u8] = b"age-encryption.org/v1\n";
+/// More bytes than 256 recipients take, and more lines.
+const AGE_HEADER_MAX: u64 = 256 << 10;
+const AGE_LINES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -299,6 +334,64 @@ mod tests {
     }
 
     #[test]
+    fn a_header_without_an_end_is_refused_soon() {
+        let (_, identities) = identities();
+        for noise in ["-> x\n\n", "-> x ", "x"] {
+            let endless = AGE.chain(Cursor::new(noise.repeat(1 << 20)));
+            let begin = std::time::Instant::now();
+            let error = Unlocked::new(endless, &identities).map(drop).unwrap_err();
+            assert!(matches!(error, UnlockError::Damaged), "{error}");
+            assert!(begin.elapsed().as_secs() < 20, "{noise:?}: {:?}", begin.elapsed());
+        }
+    }
+
+    #[test]
+    fn a_sealed_file_of_headers_takes_no_longer_than_others() {
+        let (secret, identities) = identities();
+        let mut file = sealed(&secret, &vec![0; 1 << 20], false);
+        let head_len = Chunks::new(&file[..]).unwrap().head_len() as usize;
+        let header = [&file[head_len..head_len + 20], b"none"].concat();
+        file.truncate(head_len);
+        file.extend(header.repeat(200_000));
+        let begin = std::time::Instant::now();
+        let mut unlocked = Unlocked::new(&file[..], &identities).unwrap();
+        unlocked.leave_out_damage();
+        assert_eq!(unlocked.read_to_end(&mut Vec::new()).unwrap(), 0);
+        let tail = unlocked.sealed().unwrap().tail.unwrap();
+        assert_eq!((tail.at, tail.len), (head_len as u64, (file.len() - head_len) as u64));
+        assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn a_passphrase_is_not_tried() {
+        let (_, identities) = identities();
+        let mut passphrase = age::scrypt::Recipient::new("swordfish".to_owned().into());
+        passphrase.set_work_factor(2);
+        let file = encrypted(&passphrase, b"packets");
+        for identities in [&identities, &Identities::default()] {
+            let error = Unlocked::new(&file[..], identities).map(drop).unwrap_err();
+            assert!(matches!(error, UnlockError::Passphrase), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_sealed_key_that_is_none_is_damage() {
+        let (secret, identities) = identities();
+        for key in [&b"short"[..], &[7; 100_000]] {
+            let mut sealed_key = age(&secret, key);
+            for is_changed in [false, true] {
+                if is_changed {
+                    *sealed_key.last_mut().unwrap() ^= 1;
+                }
+                let sealed_key = sealed_key.clone();
+                let head = Head { format: Format::Pcapng, id: [1; 16], comments: Vec::new(), sealed_key };
+                let error = Unlocked::new(&head.to_bytes()[..], &identities).map(drop).unwrap_err();
+                assert!(matches!(error, UnlockError::Damaged), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_identity_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let refused = |content: &[u8]| {
@@ -325,8 +418,11 @@ mod tests {
     }
 
     fn age(secret: &x25519::Identity, plain: &[u8]) -> Vec<u8> {
-        let public = secret.to_public();
-        let encryptor = Encryptor::with_recipients(std::iter::once(&public as _)).unwrap();
+        encrypted(&secret.to_public(), plain)
+    }
+
+    fn encrypted(recipient: &dyn age::Recipient, plain: &[u8]) -> Vec<u8> {
+        let encryptor = Encryptor::with_recipients(std::iter::once(recipient)).unwrap();
         let mut writer = encryptor.wrap_output(Vec::new()).unwrap();
         writer.write_all(plain).unwrap();
         writer.finish().unwrap()

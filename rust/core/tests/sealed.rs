@@ -185,6 +185,33 @@ fn the_head_says_what_it_is() {
     assert!(matches!(Chunks::new(&later[..]), Err(OpenError::Head(HeadError::Version(9)))));
 }
 
+#[test]
+fn a_forged_chunk_costs_nothing_behind_it() {
+    let mut bytes = head(Vec::new()).to_bytes();
+    let mut sealer = Sealer::new(&key(), &bytes);
+    let mut forger = Sealer::new(&Key::new([6; 32]), &bytes);
+    sealer.seal(b"before ", &mut bytes);
+    sealer.written();
+    // The first of them would be the last of the file, the others have numbers above those that follow.
+    forger.seal_last(&mut bytes);
+    for _ in 0..3 {
+        forger.seal(b"forged", &mut bytes);
+        forger.written();
+    }
+    sealer.seal(b"behind", &mut bytes);
+    sealer.written();
+    sealer.seal_last(&mut bytes);
+    assert!(read(&bytes).is_err());
+
+    let mut unsealer = Unsealer::new(Chunks::new(&bytes[..]).unwrap(), &key());
+    unsealer.leave_out_damage();
+    let mut plain = String::new();
+    unsealer.read_to_string(&mut plain).unwrap();
+    assert_eq!(plain, "before behind");
+    let state = unsealer.state();
+    assert!(state.is_complete && state.missing == 0 && !state.holes.is_empty(), "{state:?}");
+}
+
 /// A sealed file.
 #[derive(Clone, Debug)]
 struct File {

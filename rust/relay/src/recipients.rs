@@ -38,6 +38,9 @@ impl Recipients {
                 all.extend(read_file(Path::new(text)).map_err(refused)?);
             }
         }
+        if all.len() > RECIPIENTS_MAX {
+            return Err(format!("--record-encrypt: {} recipients, {RECIPIENTS_MAX} at most", all.len()));
+        }
         Ok((!all.is_empty()).then(|| Self(all.into())))
     }
 
@@ -118,6 +121,8 @@ fn is_secret(text: &str) -> bool {
 }
 
 const AGE: &str = "age1";
+/// Each takes room in each file, whose head is bounded.
+const RECIPIENTS_MAX: usize = 256;
 const SECRET: &str = "this is a secret key, which has no place here: give its public key (age-keygen -y)";
 
 #[cfg(test)]
@@ -171,6 +176,10 @@ mod tests {
         assert!(refused(file(b"# none\n")).ends_with("the file names nobody"));
         assert!(refused(file(b"\nhello\n")).contains("line 2 is no public key"));
         assert!(refused(file(b"\xff")).ends_with("the file is not text"));
+        let many = format!("{SSH}\n").repeat(RECIPIENTS_MAX + 1);
+        assert_eq!(refused(file(many.as_bytes())), "--record-encrypt: 257 recipients, 256 at most");
+        let most = file(format!("{SSH}\n").repeat(RECIPIENTS_MAX).as_bytes());
+        assert!(Recipients::parse(&[most]).unwrap().unwrap().encrypt(&[7; 32]).unwrap().len() < 256 << 10);
         let secret = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
         for message in [refused(secret.into()), refused(file(secret.as_bytes()))] {
             assert!(message.contains("secret key") && !message.contains("1GQ9778"), "{message}");

@@ -81,12 +81,16 @@ impl Inspection {
                 found.content(unlocked, expected)?;
             }
             Err(UnlockError::Io(error)) => return Err(error),
-            Err(reason @ (UnlockError::NoIdentity | UnlockError::OtherIdentity)) => {
+            Err(
+                reason @ (UnlockError::NoIdentity | UnlockError::OtherIdentity | UnlockError::Passphrase),
+            ) => {
                 found.locked = Some(reason.to_string());
                 found.chunks(path)?;
             }
             Err(UnlockError::Head(_)) => found.encryption = Encryption::Sealed,
-            Err(UnlockError::Damaged | UnlockError::Unknown) => found.encryption = Encryption::Age,
+            Err(UnlockError::Damaged | UnlockError::Unknown) => {
+                found.encryption = peek(File::open(path)?)?.0;
+            }
         }
         // What follows the content belongs to the file, too.
         io::copy(&mut source, &mut io::sink())?;

@@ -128,7 +128,9 @@ impl Ear {
             Channel::Rtp => 0,
             Channel::Rtcp => 1,
         };
-        let is_from = |source: SocketAddr| (source.ip(), source.port() + above) == (from.ip(), from.port());
+        let is_from = |source: SocketAddr| {
+            source.ip() == from.ip() && source.port().checked_add(above) == Some(from.port())
+        };
         if let Some((_, leg)) = self.sources.iter().find(|(source, _)| is_from(*source)) {
             let head = TapHead { leg: *leg, channel: self.channel, at, src: None, dst: None };
             inlet.lock().unwrap_or_else(PoisonError::into_inner).push(head, &buffer[..len]);
@@ -169,8 +171,8 @@ mod tests {
         other.rtp.send_to(b"stranger", rtp).unwrap();
         relay.rtp.send_to(b"early", rtp).unwrap();
         let limits = TapLimits { packets: 10, bytes: TapLimits::BYTES_MIN };
-        let nowhere = SocketAddr::from(([192, 0, 2, 1], 4000));
-        let tap = sockets.listen([(relay.at(), Leg::Callee), (nowhere, Leg::Caller)], limits).unwrap();
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::MAX));
+        let tap = sockets.listen([(nowhere, Leg::Caller), (relay.at(), Leg::Callee)], limits).unwrap();
         let mut heard = Vec::new();
         let mut hear = || match tap.take(1, Duration::from_secs(5)) {
             Taken::Packets(mut packets) => heard.push(packets.remove(0)),

@@ -24,19 +24,22 @@ impl RelayHandle {
         let (inlet, tap) = tap(limits);
         let (answer, answered) = mpsc::sync_channel(1);
         let call_id = party.call_id.clone();
-        let attached = AttachedTap { tap, handle: self.clone(), call_id: call_id.clone(), id };
+        let process = std::process::id();
+        let attached = AttachedTap { tap, handle: self.clone(), call_id: call_id.clone(), id, process };
         self.send_job(&call_id, Job::Tap { party, id, inlet: Box::new(inlet), answer });
         answered.recv().unwrap_or(Err(TapError::Gone)).map(|()| attached)
     }
 }
 
-/// A [`Tap`] of a session. Dropping it takes it off.
+/// A [`Tap`] of a session. Dropping it takes it off, but not in a child process, which has no threads that could.
 #[derive(Debug)]
 pub struct AttachedTap {
     tap: Tap,
     handle: RelayHandle,
     call_id: CallId,
     id: TapId,
+    /// The one it was made in.
+    process: u32,
 }
 
 impl AttachedTap {
@@ -57,7 +60,10 @@ impl Deref for AttachedTap {
 
 impl Drop for AttachedTap {
     fn drop(&mut self) {
-        self.close();
+        // A lock may have been held by a thread that the child does not have.
+        if self.process == std::process::id() {
+            self.close();
+        }
     }
 }
 
