@@ -140,23 +140,24 @@ impl<R: Read> Content<R> {
         }
     }
 
-    fn source(&self) -> (&Source<R>, u64) {
+    fn source(&self) -> &Source<R> {
         match &self.decoder {
-            Decoder::Plain(source) => (source, 0),
-            Decoder::Zstd(decoder) => (decoder.get_ref().get_ref(), decoder.get_ref().buffer().len() as u64),
-            Decoder::Gzip(decoder) => (decoder.get_ref().get_ref(), decoder.get_ref().buffer().len() as u64),
+            Decoder::Plain(source) => source,
+            Decoder::Zstd(decoder) => decoder.get_ref().get_ref(),
+            Decoder::Gzip(decoder) => decoder.get_ref().get_ref(),
         }
     }
 
     /// What is wrong, unless the source has refused.
     fn broken_by(&self, error: &io::Error) -> Option<Broken> {
         let compression = self.compression()?;
-        let (source, ahead) = self.source();
+        let source = self.source();
         let reason = match error.kind() {
             io::ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
             _ => error.to_string(),
         };
-        let (at, content_len) = (source.len - ahead, self.len);
+        // A decoder does not say how much it has used of what it refuses.
+        let (at, content_len) = (source.len, self.len);
         (!source.has_failed).then_some(Broken { compression, at, content_len, reason })
     }
 }
