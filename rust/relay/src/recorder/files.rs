@@ -18,6 +18,7 @@ use rtpproxy_core::file_name::PART;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::claim::{create_first_free, replace_all};
 use super::disk::{Disk, RecordFile};
 use super::names::Names;
 use super::seal::Seal;
@@ -141,8 +142,6 @@ impl Pair {
         Ok(Created { files: files.collect(), attempt, site, spool, target })
     }
 }
-
-type Files = Vec<(File, OsString)>;
 
 /// The files of a recording, just created.
 #[derive(Debug)]
@@ -526,59 +525,6 @@ fn shared(last: &mut Option<Arc<Folder>>, folder: Folder) -> io::Result<Arc<Fold
     let folder = Arc::new(folder);
     *last = Some(Arc::clone(&folder));
     Ok(folder)
-}
-
-fn create_first_free(names: &Names, target: &Folder, spool: &Folder) -> io::Result<(Files, u32)> {
-    for attempt in names.attempts() {
-        if is_taken(names, attempt, target)? {
-            continue;
-        }
-        match create_parts(names, attempt, spool) {
-            Ok(files) => return Ok((files, attempt)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::AlreadyExists, "all names for the recording are taken"))
-}
-
-/// Whether a recording in `target` has a name already.
-pub(super) fn is_taken(names: &Names, attempt: u32, target: &Folder) -> io::Result<bool> {
-    for index in 0..names.files() {
-        if target.has(&names.file(index, attempt))? {
-            return Ok(true);
-        }
-    }
-    target.has(&names.sidecar(attempt))
-}
-
-fn create_parts(names: &Names, attempt: u32, spool: &Folder) -> io::Result<Files> {
-    let mut files: Vec<(File, OsString)> = Vec::with_capacity(names.files());
-    for index in 0..names.files() {
-        let part = names.part_file(index, attempt);
-        match spool.create(&part, file_mode(false)) {
-            Ok(file) => files.push((file, part)),
-            Err(error) => {
-                for (_, part) in files {
-                    spool.remove(&part)?;
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// The C program truncates what is there; a new file in its place looks the same, but keeps a recording
-/// apart that is still being written under that name.
-fn replace_all(names: &Names, _: &Folder, spool: &Folder) -> io::Result<(Files, u32)> {
-    let mut files = Vec::with_capacity(names.files());
-    for index in 0..names.files() {
-        let name = names.file(index, 1);
-        spool.remove(&name)?;
-        files.push((spool.create(&name, file_mode(true))?, name));
-    }
-    Ok((files, 1))
 }
 
 /// How often a folder is made again that somebody removes at the same time.

@@ -19,7 +19,7 @@ use rtpproxy_core::time::{Mono, Now, Wall};
 use sha2::{Digest, Sha256};
 
 use super::queue::{Dropped, PacketHead};
-use super::sidecar::{hex, rfc3339};
+use super::sidecar::{hex, rfc3339, unhex};
 use super::tally::{self, Tally};
 
 /// What the name of a file tells of it.
@@ -370,11 +370,6 @@ fn id_bytes(text: &str) -> Vec<u8> {
         Some((text, bytes)) if String::from_utf8_lossy(&bytes) == text => bytes,
         _ => text.as_bytes().to_vec(),
     }
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    pairs.iter().map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// What the comment on a gap says of its cause.

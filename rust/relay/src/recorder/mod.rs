@@ -28,6 +28,7 @@
 //! | `ledger`, `events` | what others see of recordings, and are told |
 //! | `watch` | whether the folder can be used, for the answers to commands |
 
+mod claim;
 mod disk;
 mod drain;
 mod events;
@@ -45,6 +46,7 @@ mod period;
 mod queue;
 mod recording;
 mod recover;
+mod resume;
 mod retention;
 mod seal;
 mod sidecar;

@@ -328,6 +328,7 @@ impl Recording {
             packets: self.tally.sum(|stream| stream.packets) - self.tally.unsaved,
             missing: self.tally.sum(|stream| stream.dropped) + self.tally.unsaved,
             is_settled: false,
+            prepared: None,
         }
     }
 

@@ -1,14 +1,13 @@
 //! What an earlier process has left: recordings that it began and did not finish.
 //!
-//! A thread of its own looks through the folders once, at low priority and one recording at a time, while the
-//! relay works. A `.part` that is locked is being written by a living process and is left alone. Each other one
+//! A thread of its own looks through the folders, at low priority and one recording at a time, while the relay
+//! works. What was getting its names goes on with that (`resume`). A `.part` that is locked is being written by a living process and is left alone. Each other one
 //! is cut back to its last whole packet, closed, and handed to the finisher under a name with `.recovered` in it.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,15 +15,17 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use rtpproxy_core::command::{CallId, Tag};
-use rtpproxy_core::file_name::{Compression, Content, Encryption, FileName, PART};
+use rtpproxy_core::file_name::{Content, FileName};
 use rtpproxy_core::journal;
 use rtpproxy_core::salvage::Format;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
-use super::files::{Contents, Folder, Site, is_taken, part_name};
+use super::claim::{CONVERSIONS, is_taken};
+use super::files::{Contents, Folder, Site};
 use super::finish::{self, Closed, Job};
 use super::leftover::{Findings, Hints, Mended, Stopped, now_text};
 use super::names::Names;
+use super::resume::resume;
 use super::sidecar::{HoleFacts, Ids, Recovered, Sidecar};
 use crate::config::RecordConfig;
 
@@ -69,12 +70,19 @@ impl Recovery {
             None => None,
         };
         let mut recovered = 0;
-        for root in spool.iter().chain([&target]) {
-            let others = spool.iter().chain([&target]).filter(|other| !Arc::ptr_eq(other, root));
-            let others = others.filter_map(|other| other.identity().ok()).collect();
-            if self.search_all(root, &target, others, &mut recovered).is_err() {
-                return;
-            }
+        let roots = || spool.iter().chain([&target]);
+        let walk = |root: &Arc<Folder>, visit: &mut Visit<'_>| {
+            let others = roots().filter(|other| !Arc::ptr_eq(other, root));
+            let others: Vec<_> = others.filter_map(|other| other.identity().ok()).collect();
+            self.search_all(root, &target, &others, visit)
+        };
+        let resumed = walk(&target, &mut |folder, place| self.resume_all(folder, place, spool.as_ref()));
+        let is_stopped = resumed.is_err()
+            || roots().any(|root| {
+                walk(root, &mut |folder, place| self.search(folder, place, &mut recovered)).is_err()
+            });
+        if is_stopped {
+            return;
         }
         if recovered > 0 {
             warn!(recordings = recovered, "recordings that an earlier process did not end were recovered");
@@ -92,19 +100,19 @@ impl Recovery {
         }
     }
 
-    /// Searches a folder and those below it, but not `others` that are searched by themselves. What is recovered
-    /// goes to the same path below `target`.
+    /// Visits a folder and those below it, but not `others` that are visited by themselves. What is recovered goes to
+    /// the same path below `target`. The visitor gives back the folders in a folder.
     fn search_all(
         &self,
         root: &Arc<Folder>,
         target: &Arc<Folder>,
-        others: Vec<(u64, u64)>,
-        recovered: &mut u64,
+        others: &[(u64, u64)],
+        visit: &mut Visit<'_>,
     ) -> Result<(), Stopped> {
         let mut waiting = vec![Vec::new()];
         while let Some(names) = waiting.pop() {
             let place = Place { root, target, names: &names };
-            match place.open(&others).and_then(|folder| self.search(&folder, &place, recovered)) {
+            match place.open(others).and_then(|folder| visit(&folder, &place)) {
                 Ok(below) if names.len() < DEPTH_MAX => {
                     waiting.extend(below.into_iter().rev().map(|name| [names.as_slice(), &[name]].concat()));
                 }
@@ -121,6 +129,32 @@ impl Recovery {
         Ok(())
     }
 
+    /// Goes on with the recordings that were getting their names.
+    fn resume_all(
+        &self,
+        folder: &Arc<Folder>,
+        place: &Place<'_>,
+        spool: Option<&Arc<Folder>>,
+    ) -> io::Result<Vec<OsString>> {
+        self.wait(Duration::ZERO)?;
+        let Contents { parts, folders } = folder.contents()?;
+        let is_sidecar =
+            |part: &OsString| FileName::parse(part.as_bytes()).is_some_and(|name| !name.has_packets());
+        let sidecars: Vec<_> = parts.into_iter().filter(is_sidecar).collect();
+        if sidecars.is_empty() {
+            return Ok(folders);
+        }
+        // There need be no folder of that path.
+        let spool = spool.and_then(|spool| Folder::inside(spool, place.names).ok());
+        for part in sidecars {
+            self.wait(Duration::ZERO)?;
+            if let Err(error) = resume(folder, spool.as_ref(), &part) {
+                error!(file = %folder.path_of(&part).display(), "sidecar not recovered: {error}");
+            }
+        }
+        Ok(folders)
+    }
+
     /// Searches one folder; gives back the folders in it.
     fn search(
         &self,
@@ -130,8 +164,7 @@ impl Recovery {
     ) -> io::Result<Vec<OsString>> {
         self.wait(Duration::ZERO)?;
         let Contents { parts, folders } = folder.contents()?;
-        let (recordings, sidecars) = sorted(parts);
-        for (recording, parts) in recordings {
+        for (recording, parts) in sorted(parts) {
             match self.recover(folder, place, &recording, &parts) {
                 Ok(Some(job)) => {
                     // The finisher lives until we drop the sender.
@@ -147,11 +180,6 @@ impl Recovery {
             }
             while self.finished.len() >= WAITING_MAX {
                 self.wait(QUEUE_PERIOD)?;
-            }
-        }
-        for part in sidecars {
-            if let Err(error) = finish_sidecar(folder, &part) {
-                error!(file = %folder.path_of(&part).display(), "sidecar not recovered: {error}");
             }
         }
         Ok(folders)
@@ -207,6 +235,9 @@ impl Recovery {
     }
 }
 
+/// What is done in a folder.
+type Visit<'a> = dyn FnMut(&Arc<Folder>, &Place<'_>) -> io::Result<Vec<OsString>> + 'a;
+
 /// A folder that is searched.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -261,16 +292,12 @@ struct Part {
     hints: Hints,
 }
 
-/// Puts names with `.part` together: recordings, and sidecars. What is neither is not ours.
-fn sorted(names: Vec<OsString>) -> (BTreeMap<Recording, Vec<Part>>, Vec<OsString>) {
+/// Puts the names of packets' files with `.part` together.
+fn sorted(names: Vec<OsString>) -> BTreeMap<Recording, Vec<Part>> {
     let mut recordings: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    let mut sidecars = Vec::new();
     for part in names {
         let Some(name) = FileName::parse(part.as_bytes()) else { continue };
-        let Some(format) = name.content.format() else {
-            sidecars.push(part);
-            continue;
-        };
+        let Some(format) = name.content.format() else { continue };
         let is_rtcp = name.content == Content::Rtcp;
         let hints = Hints {
             format,
@@ -294,7 +321,7 @@ fn sorted(names: Vec<OsString>) -> (BTreeMap<Recording, Vec<Part>>, Vec<OsString
         // RTP comes before RTCP, as in the names of a recording that ends.
         parts.sort_by_key(|part| part.hints.is_rtcp);
     }
-    (recordings, sidecars)
+    recordings
 }
 
 /// Removes what was being made of a file when its process ended.
@@ -378,50 +405,14 @@ fn job(
         is_recovered: true,
         entry: None,
         is_settled: false,
+        prepared: None,
     }
-}
-
-/// A sidecar that was written and had not got its name gets it; one that is torn is removed.
-fn finish_sidecar(folder: &Folder, part: &OsString) -> io::Result<()> {
-    let Some(mut file) = folder.take_over(part)? else { return Ok(()) };
-    let name = part.as_bytes().strip_suffix(PART.as_bytes()).unwrap_or_default();
-    let name = OsString::from_vec(name.to_vec());
-    debug_assert_eq!(&part_name(&name), part);
-    if is_json(&mut file)? {
-        file.sync_data()?;
-        match folder.rename(part, folder, &name, false) {
-            Ok(()) => {
-                info!(file = %folder.path_of(&name).display(), "sidecar recovered");
-                return folder.sync();
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    warn!(file = %folder.path_of(part).display(), "a sidecar that was not written to its end is removed");
-    folder.remove(part)
-}
-
-fn is_json(file: &mut File) -> io::Result<bool> {
-    let mut text = Vec::new();
-    file.take(SIDECAR_MAX).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|json| json.is_object()))
 }
 
 fn is_stop(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Stopped>)
 }
 
-/// What the finisher makes of files.
-const CONVERSIONS: [(Option<Compression>, Option<Encryption>); 5] = [
-    (Some(Compression::Zstd), None),
-    (Some(Compression::Gzip), None),
-    (None, Some(Encryption::Age)),
-    (Some(Compression::Zstd), Some(Encryption::Age)),
-    (Some(Compression::Gzip), Some(Encryption::Age)),
-];
-/// Longer ones are not ours, in bytes.
-const SIDECAR_MAX: u64 = 16 << 20;
 /// Above 0 is below others.
 const NICENESS: i32 = 10;
 /// How many recovered recordings wait for the finisher, each with open files.

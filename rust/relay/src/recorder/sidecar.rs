@@ -312,6 +312,12 @@ pub(super) fn id_text(name: &str, id: &[u8]) -> String {
     }
 }
 
+/// The bytes that [`hex`] has made a text of.
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
 /// The exact bytes of an id, if its text form has lost some.
 pub(super) fn hex_unless_utf8(id: &[u8]) -> Option<String> {
     str::from_utf8(id).is_err().then(|| hex(id))

@@ -12,5 +12,6 @@ mod journal;
 mod preroll;
 mod read;
 mod recover;
+mod resume;
 mod rotate;
 mod stream;

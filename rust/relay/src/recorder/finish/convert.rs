@@ -1,16 +1,16 @@
 //! Compressing and encrypting ended recordings: from the file that was written to another one.
 //!
 //! A thread of its own does it with low priority, one file after the other, so that recordings that need none of it do
-//! not wait. The new file is on the disk before the old one goes; only then does the finisher give it its name.
-//! Whatever goes wrong before that, the old file is finished as it is, so nothing is lost by it. After a crash, a
-//! new file beside its old one is not complete; one without it is.
+//! not wait. The new file and the sidecar are on the disk before the old one goes; only then does the finisher give it
+//! its name. Whatever goes wrong before that, the old file is finished as it is, so nothing is lost by it. After a
+//! crash, a new file that has its old one beside it, and no sidecar, counts as not complete.
 //!
 //! A file that was encrypted while it was written is decrypted on the way, in memory, and encrypted as a file of age.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -21,11 +21,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rtpproxy_core::compression::Compressor;
 use rtpproxy_core::file_name::{Compression, Encryption, FileName};
 use sha2::{Digest, Sha256};
-use tracing::{error, warn};
+use tracing::warn;
 
-use super::super::files::{Folder, file_mode, part_name};
+use super::super::files::{file_mode, part_name};
 use super::super::sidecar::hex;
-use super::{Closed, Content, Job};
+use super::{Closed, Content, Job, Source};
 use crate::config::{Recipients, RecordConfig};
 
 /// The way to the thread. When it is dropped, the thread ends soon: what it cannot convert in a few seconds stays as
@@ -168,15 +168,11 @@ impl Worker {
             return Err(error);
         }
         for (closed, new) in job.files.iter_mut().zip(made) {
-            let Some(new) = new else { continue };
-            if let Err(error) = job.spool.remove(&closed.part) {
-                let file = job.spool.path_of(&closed.part);
-                error!(file = %file.display(), "the file cannot be removed that was compressed: {error}");
+            if let Some(new) = new {
+                *closed = new;
             }
-            *closed = new;
         }
         if is_spooled && job.files.iter().all(|closed| closed.content.is_some()) {
-            job.spool.remove_if_empty();
             job.spool = Arc::clone(&job.target);
         }
         Ok(())
@@ -188,7 +184,7 @@ impl Worker {
         if closed.content.is_some() || is_locked(closed) {
             return Ok(None);
         }
-        let _lock = match &closed.file {
+        let lock = match &closed.file {
             Some(file) => Arc::clone(file),
             None => Arc::new(job.spool.take_over(&closed.part)?.ok_or_else(taken)?),
         };
@@ -196,11 +192,12 @@ impl Worker {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let envelope = self.recipe.envelope();
-        let mut name = job.names.file(index, job.attempt);
-        name.push(&envelope);
-        let part = part_name(&name);
+        let part = converted_part(&closed.part, &envelope);
         let source = job.spool.read(&closed.part)?;
-        let file = create(&job.target, &part)?;
+        let file = job.target.create(&part, file_mode(false)).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => taken(),
+            _ => error,
+        })?;
         let (len, written) = match &closed.seal {
             None => (closed.len, self.fill(&file, source.take(closed.len), closed.len)),
             Some(seal) => {
@@ -218,7 +215,8 @@ impl Worker {
             let _ = job.target.remove(&part);
         })?;
         let new = Closed::new((Arc::new(file), part), len, false, Some(sha256));
-        Ok(Some(Closed { envelope, content, ..new }))
+        let source = Source { folder: Arc::clone(&job.spool), part: closed.part.clone(), _lock: lock };
+        Ok(Some(Closed { envelope, content, source: Some(source), ..new }))
     }
 
     /// Writes the `len` bytes of `source` into `file`, converted.
@@ -339,16 +337,13 @@ impl Sink for Encrypted<'_> {
     }
 }
 
-/// Creates a new file, in place of one that a crash has left: the name of the recording is ours, so that is too.
-fn create(target: &Folder, part: &OsString) -> io::Result<File> {
-    match target.create(part, file_mode(false)) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let _lock = target.take_over(part)?.ok_or_else(taken)?;
-            target.remove(part)?;
-            target.create(part, file_mode(false))
-        }
-        outcome => outcome,
-    }
+/// What a converted file is called before it has its name: as the one that it is made of, so that after a crash both
+/// are found together.
+fn converted_part(source: &OsStr, envelope: &str) -> OsString {
+    let plain = FileName::parse(source.as_bytes()).map(|name| name.plain().to_bytes());
+    let mut name = OsString::from_vec(plain.unwrap_or_else(|| source.as_bytes().to_vec()));
+    name.push(envelope);
+    part_name(&name)
 }
 
 fn taken() -> io::Error {

@@ -5,28 +5,29 @@
 //! to be compressed go to another thread in between (`convert`), so that the others need not wait for them.
 
 mod convert;
+mod settle;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
 use rtpproxy_core::command::CallId;
-use rtpproxy_core::file_name::{Compression, Encryption, FileName};
-use sha2::{Digest, Sha256};
+use rtpproxy_core::file_name::{Compression, Encryption};
 use tracing::{debug, error, info, warn};
 
 pub(super) use self::convert::{Conversions, Converter, Recipe};
+use self::settle::{Prepared, name_files, name_sidecar};
+pub(super) use self::settle::{digest_of, move_file};
 use super::disk::no_answer;
-use super::files::{Folder, Site, file_mode, part_name};
+use super::files::{Folder, Site};
 use super::ledger::Entry;
 use super::names::Names;
 use super::seal::Seal;
-use super::sidecar::{FileFacts, Sidecar, hex, hex_unless_utf8};
+use super::sidecar::Sidecar;
 
 /// An ended recording.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub(super) struct Job {
     pub(super) missing: u64,
     /// The files are what they are to be: nothing is left to be converted.
     pub(super) is_settled: bool,
+    /// The sidecar, written and without its name.
+    pub(super) prepared: Option<Prepared>,
 }
 
 impl Job {
@@ -150,6 +153,8 @@ pub(super) struct Closed {
     pub(super) content: Option<Content>,
     /// What it was encrypted with while it was written.
     pub(super) seal: Option<Seal>,
+    /// The file that it was converted from, which goes when the sidecar is safe.
+    pub(super) source: Option<Source>,
 }
 
 impl Closed {
@@ -160,8 +165,8 @@ impl Closed {
         is_torn: bool,
         sha256: Option<String>,
     ) -> Self {
-        let (is_named, envelope, content) = (false, String::new(), None);
-        Self { file: Some(file), part, len, is_torn, sha256, is_named, envelope, content, seal: None }
+        let (is_named, envelope, content, seal, source) = (false, String::new(), None, None, None);
+        Self { file: Some(file), part, len, is_torn, sha256, is_named, envelope, content, seal, source }
     }
 
     /// One that was encrypted while it was written.
@@ -178,6 +183,17 @@ pub(super) struct Content {
     pub(super) compression: Option<Compression>,
     /// How long it was, in bytes.
     pub(super) len: u64,
+}
+
+/// A file that another one was made of.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Where it is.
+    pub(super) folder: Arc<Folder>,
+    /// Its name there.
+    pub(super) part: OsString,
+    /// Keeps it locked.
+    pub(super) _lock: Arc<File>,
 }
 
 /// Does jobs until all senders are gone, and then what is left. Without `converter` files stay as they were written.
@@ -274,10 +290,8 @@ impl Finisher {
                 synced.push(Arc::clone(&job.target));
             }
         }
-        for (job, tries, outcome) in batch {
-            let sidecar =
-                outcome.and_then(|()| if job.compat { Ok(None) } else { write_sidecar(&job).map(Some) });
-            match sidecar {
+        for (mut job, tries, outcome) in batch {
+            match outcome.and_then(|()| name_sidecar(&mut job)) {
                 Ok(sidecar) => job.finished(sidecar),
                 Err(error) => self.failed.extend(job.refused(&error, tries, is_last_try)),
             }
@@ -303,123 +317,6 @@ fn sync_files(job: &mut Job) -> io::Result<()> {
         file.sync_data()?;
     }
     Ok(())
-}
-
-/// Gives each file its name, durably. May be called again after an error.
-fn name_files(job: &mut Job) -> io::Result<()> {
-    if !Arc::ptr_eq(&job.spool, &job.target) {
-        // Empty since the start of the recording, the folder may have been removed.
-        job.target = job.target.renewed()?;
-    }
-    let is_in_place = job.compat && Arc::ptr_eq(&job.spool, &job.target);
-    for index in 0..job.files.len() {
-        if job.files[index].is_named {
-            continue;
-        }
-        if job.files[index].seal.is_some() {
-            // It was closed behind what its writer has hashed.
-            job.files[index].sha256 = Some(digest_of(job.spool.read(&job.files[index].part)?)?);
-        }
-        if !is_in_place {
-            job.files[index].part = move_into_place(job, index)?;
-        }
-        let closed = &mut job.files[index];
-        (closed.is_named, closed.file, closed.seal) = (true, None, None);
-    }
-    Ok(())
-}
-
-fn digest_of(mut file: File) -> io::Result<String> {
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&digest.finalize())),
-            read => digest.update(&buffer[..read]),
-        }
-    }
-}
-
-fn move_into_place(job: &Job, index: usize) -> io::Result<OsString> {
-    let part = &job.files[index].part;
-    let attempts = if job.compat { 1..=1 } else { job.attempt..=*job.names.attempts().end() };
-    for attempt in attempts {
-        let name = job.name(index, attempt);
-        let renamed = job.spool.rename(part, &job.target, &name, job.compat);
-        let moved = match renamed {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy(job, index, &name),
-            other => other,
-        };
-        match moved {
-            Ok(()) => return Ok(name),
-            // Somebody else put a file there while we recorded.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
-/// Moves a file to another file system, where it appears complete or not at all.
-fn copy(job: &Job, index: usize, name: &OsString) -> io::Result<()> {
-    let part = &job.files[index].part;
-    let temporary = part_name(name);
-    let mut source = job.spool.read(part)?;
-    let mut copy = job.target.create(&temporary, file_mode(job.compat))?;
-    let copied = io::copy(&mut source, &mut copy)
-        .and_then(|_| copy.sync_data())
-        .and_then(|()| job.target.rename(&temporary, &job.target, name, job.compat));
-    if copied.is_err() {
-        // The first error tells more than one of cleaning up.
-        let _ = job.target.remove(&temporary);
-        return copied;
-    }
-    job.spool.remove(part)
-}
-
-/// Writes the sidecar; its name is the last thing that appears of a recording.
-fn write_sidecar(job: &Job) -> io::Result<PathBuf> {
-    let mut sidecar = job.sidecar.clone();
-    sidecar.files = job.files.iter().map(facts).collect();
-    let mut text = serde_json::to_vec_pretty(&sidecar)?;
-    text.push(b'\n');
-    for attempt in job.attempt..=*job.names.attempts().end() {
-        let name = job.names.sidecar(attempt);
-        let temporary = part_name(&name);
-        // Left over from a crash: the name of the recording is ours, so this is too.
-        job.target.remove(&temporary)?;
-        let mut file = job.target.create(&temporary, file_mode(false))?;
-        let written = file
-            .write_all(&text)
-            .and_then(|()| file.sync_data())
-            .and_then(|()| job.target.rename(&temporary, &job.target, &name, false));
-        match written {
-            Ok(()) => return Ok(job.target.path_of(&name)),
-            Err(error) => {
-                let _ = job.target.remove(&temporary);
-                if error.kind() != io::ErrorKind::AlreadyExists {
-                    return Err(error);
-                }
-            }
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
-fn facts(file: &Closed) -> FileFacts {
-    FileFacts {
-        name: file.part.to_string_lossy().into_owned(),
-        name_hex: hex_unless_utf8(file.part.as_bytes()),
-        size: file.len,
-        sha256: file.sha256.clone().unwrap_or_default(),
-        compression: file.content.and_then(|content| content.compression).map(Compression::name),
-        content_size: file.content.map(|content| content.len),
-        encryption: encryption_of(&file.part),
-    }
-}
-
-fn encryption_of(name: &OsString) -> Option<&'static str> {
-    Some(FileName::parse(name.as_bytes())?.encryption?.name())
 }
 
 /// How long to wait before what failed is tried again.

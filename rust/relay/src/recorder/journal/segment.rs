@@ -386,6 +386,7 @@ impl Segment {
             is_recovered: false,
             entry: None,
             is_settled: false,
+            prepared: None,
             packets: tally.sum(|stream| stream.packets),
             missing: tally.sum(|stream| stream.dropped) + tally.unsaved,
         };

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::{Pace, Stopped};
 use crate::recorder::files::Folder;
+use crate::recorder::sidecar::unhex;
 
 /// What the last look at the folders has found.
 #[derive(Debug, Default)]
@@ -226,11 +227,6 @@ fn is_part(name: &OsStr) -> bool {
 
 fn is_sidecar(name: &OsStr) -> bool {
     FileName::parse(name.as_bytes()).is_some_and(|name| !name.has_packets() && !name.is_part)
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// The fields of a sidecar that matter here. All of them have to be there.

@@ -60,7 +60,8 @@ fn both_files_of_a_recording_are_encrypted() {
 #[test]
 fn what_cannot_be_converted_stays_sealed_and_closed() {
     let (identity, config) = encrypted(RecordFormat::Pcapng);
-    let bench = record(config, Coverage::Call);
+    let mut bench = record(config, Coverage::Call);
+    bench.work();
     // Somebody has put a folder where the new file is to be made.
     fs::create_dir(bench.folder.path().join("call=f.pcapng.age.part")).unwrap();
     let recorded = bench.finish();

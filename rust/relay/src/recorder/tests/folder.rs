@@ -49,9 +49,9 @@ fn a_file_that_appears_meanwhile_is_not_overwritten() {
     bench.work();
     std::fs::write(bench.folder.path().join("call=f.pcapng"), "theirs").unwrap();
     let recorded = bench.finish();
-    assert_eq!(recorded.names(), ["call=f-2.pcapng", "call=f.json", "call=f.pcapng"]);
+    assert_eq!(recorded.names(), ["call=f-2.json", "call=f-2.pcapng", "call=f.pcapng"]);
     assert_eq!(recorded.bytes("call=f.pcapng"), b"theirs");
-    assert_eq!(recorded.json("call=f.json")["files"][0]["name"], "call=f-2.pcapng");
+    assert_eq!(recorded.json("call=f-2.json")["files"][0]["name"], "call=f-2.pcapng");
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn what_is_no_recording_stays_as_it_is() {
         "film.part",
         "noise=f.recovered.json",
         "noise=f.recovered.pcapng",
-        "whole=f.json",
+        "whole=f.json.part",
     ];
     assert_eq!(recorded.names(), expected);
     assert_eq!(read::pcapng(&recorded.bytes("empty=f.recovered.pcapng")).real().count(), 0);
