@@ -7,7 +7,7 @@ use std::thread;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, Cell, ContentArrangement, Table};
 use rtpproxy_core::config::{LatchMode, RecordScope};
-use rtpproxy_relay::config::{Module, RecordFormat};
+use rtpproxy_relay::config::{Module, RecordFormat, RecordLayout};
 use rtpproxy_relay::modules::Modules;
 
 use crate::daemon::guard_root;
@@ -135,7 +135,10 @@ fn worked_out(key: &str, given: &Given, settings: &Settings) -> (Option<toml::Va
         "preroll_memory" if relay.record.preroll.is_some() => {
             (Some(PREROLL_MEMORY_DEFAULT.into()), "because of preroll")
         }
-        "preroll_memory" => (None, "default"),
+        "record_segment" if relay.record.layout == RecordLayout::Journal => {
+            (Some("60s".into()), "because of record_layout")
+        }
+        "preroll_memory" | "record_segment" => (None, "default"),
         _ => unreachable!("every default that depends on others is named here: {key}"),
     }
 }

@@ -216,7 +216,10 @@ fn check_record_options(flags: &Flags, compat: bool) -> Result<(), String> {
 fn layout(flags: &Flags, compat: bool, format: RecordFormat) -> Result<RecordLayout, String> {
     let layout = flags.record_layout.unwrap_or_default();
     if layout == RecordLayout::Call {
-        return Ok(layout);
+        return match flags.record_segment {
+            Some(_) => Err("--record-segment is of no use without --record-layout journal".into()),
+            None => Ok(layout),
+        };
     }
     let runs_programs = flags.record_events.iter().any(|target| matches!(target, RecordEvents::Exec(_)));
     let conflicts = [
@@ -306,18 +309,10 @@ fn notes(flags: &Flags, compat: bool, listen: &Listen) -> Vec<Note> {
     if listen.advertise_unused {
         notes.push(Note::Warn("-A has no effect without bridge mode; write -l ADDR=ADVERTISED".into()));
     }
-    let is_rotating = flags.record_rotate_size.is_some() || flags.record_rotate_time.is_some();
-    let chosen = flags.record_format.is_some()
-        || flags.record_scope.is_some()
-        || flags.record_name.is_some()
-        || flags.record_layout.is_some()
-        || !flags.record_encrypt.is_empty()
-        || flags.record_ns
-        || flags.record_buffer.is_some()
-        || flags.record_flush.is_some()
-        || is_rotating
-        || flags.record_max_age.is_some()
-        || flags.record_quota.is_some();
+    let chosen = flags
+        .given
+        .keys()
+        .any(|key| key.starts_with("record_") && key != "record_dir" && key != "record_all");
     if flags.record_dir.is_some() && !compat && !chosen {
         let format = if flags.pcap { "pcap" } else { "pcapng" };
         notes.push(Note::Info(format!(
@@ -492,6 +487,7 @@ mod tests {
             ),
             ("--preroll 10", "--preroll requires -r switch"),
             ("-r /tmp --preroll-memory 1G", "--preroll-memory is of no use without --preroll"),
+            ("-r /tmp --record-segment 10s", "--record-segment is of no use without --record-layout journal"),
             (
                 "-r /tmp --record-max-age 1d --compat",
                 "--record-max-age is not possible with --compat: without sidecars, recordings cannot be told from \
@@ -537,7 +533,10 @@ mod tests {
         assert!(
             matches!(&settings("-r /tmp -P").unwrap().notes[..], [Note::Info(it)] if it.contains("pcap "))
         );
-        assert!(settings("-r /tmp --record-scope stream").unwrap().notes.is_empty());
+        assert!(settings("-r /tmp -a").unwrap().notes.len() == 1);
+        for chosen in ["--record-scope stream", "--record-compress zstd", "--record-min-free 5%"] {
+            assert!(settings(&format!("-r /tmp {chosen}")).unwrap().notes.is_empty(), "{chosen}");
+        }
         assert!(settings("-r /tmp --compat").unwrap().notes.is_empty());
         assert!(matches!(settings("-A 192.0.2.1").unwrap().notes[..], [Note::Warn(_)]));
     }

@@ -257,7 +257,8 @@ fn the_sample_is_right() {
         let records = line.starts_with("record_") || line.starts_with("preroll");
         let needs_folder = records && !line.starts_with("record_dir");
         let folder = if needs_folder { "record_dir = '/tmp'\n" } else { "" };
-        fs::write(place.path("line.toml"), format!("{folder}{line}")).unwrap();
+        let layout = if line.starts_with("record_segment") { "record_layout = 'journal'\n" } else { "" };
+        fs::write(place.path("line.toml"), format!("{folder}{layout}{line}")).unwrap();
         in_force(&place, &["--settings", "line.toml"], &[]);
     }
 }

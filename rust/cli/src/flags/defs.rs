@@ -340,7 +340,7 @@ const RECORDING: &[Opt] = &[
     .default(Fallback::Value("call")),
     Opt::new("record_segment", Form::Text("DURATION"), "How long a file of a journal lasts: 30s, 5m, 1h")
         .long("record-segment")
-        .default(Fallback::Value("60s")),
+        .default(Fallback::Words("60s")),
     Opt::new("record_ns", Form::Switch, "Nanoseconds in classic pcap").long("record-ns"),
     Opt::new("record_buffer", Form::Bytes("BYTES"), "Memory for packets that wait for the disk; K, M, G")
         .long("record-buffer")

@@ -49,6 +49,11 @@ impl Given {
         self.0.get(key).filter(|(value, _)| *value != Value::Texts(Vec::new()))
     }
 
+    /// The keys of all options that are set.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
     /// True if `option` is set.
     pub(super) fn holds(&self, option: &Opt) -> bool {
         self.0.contains_key(option.key)
