@@ -137,7 +137,8 @@ mod tests {
     fn memory_grows_with_what_is_written_to() {
         let pid = rustix::process::getpid();
         let before = Memory::of(pid).unwrap();
-        let bytes = vec![1_u8; 32 << 20];
+        // Else the compiler leaves it out.
+        let bytes = std::hint::black_box(vec![1_u8; 32 << 20]);
         let grown = Memory::of(pid).unwrap().since(&before);
         assert!(grown.private_dirty > 16 << 20 && grown.resident > 16 << 20, "{grown:?}");
         drop(bytes);
