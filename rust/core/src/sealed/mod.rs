@@ -140,8 +140,9 @@ pub enum HeadError {
     Format(u8),
 }
 
-/// The key of one file. It is wiped from memory when it is dropped.
-pub struct Key(Zeroizing<[u8; Self::LEN]>);
+/// The key of one file. It is wiped from memory when it is dropped, and stays in one place until then: what is moved
+/// leaves copies behind.
+pub struct Key(Box<Zeroizing<[u8; Self::LEN]>>);
 
 impl Key {
     /// Its length in bytes.
@@ -149,12 +150,26 @@ impl Key {
 
     /// A key of random bytes, which must never be used for a second file.
     pub fn new(bytes: [u8; Self::LEN]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Box::new(Zeroizing::new(bytes)))
+    }
+
+    /// A key that `fill` makes where it stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of `fill`.
+    pub fn made_by<E>(fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        let mut key = Self::new([0; Self::LEN]);
+        fill(&mut key.0[..])?;
+        Ok(key)
     }
 
     /// A key as it was encrypted; `None` if it has not the length of one.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
-        Some(Self::new(bytes.try_into().ok()?))
+        let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
+        let mut key = Self::new([0; Self::LEN]);
+        key.0.copy_from_slice(bytes);
+        Some(key)
     }
 
     /// Its bytes, to be encrypted.
@@ -296,14 +311,15 @@ impl Header {
 
 /// The cipher of one file.
 struct Lock {
-    cipher: Aes256Gcm,
+    /// What it makes of the key stays in one place, too.
+    cipher: Box<Aes256Gcm>,
     /// The SHA-256 of the head.
     file: [u8; 32],
 }
 
 impl Lock {
     fn new(key: &Key, head: &[u8]) -> Self {
-        Self { cipher: Aes256Gcm::new(key.bytes().into()), file: Sha256::digest(head).into() }
+        Self { cipher: Box::new(Aes256Gcm::new(key.bytes().into())), file: Sha256::digest(head).into() }
     }
 
     /// Encrypts `bytes` from `at` on, and appends the tag.

@@ -26,10 +26,7 @@ impl Seal {
     /// A seal for a new file with a recording of this format, that `recipients` can open. Everybody can read
     /// `comments`.
     pub(super) fn new(recipients: &Recipients, format: Format, comments: Vec<String>) -> io::Result<Self> {
-        let mut bytes = [0; Key::LEN];
-        getrandom::fill(&mut bytes)?;
-        let key = Key::new(bytes);
-        zeroize::Zeroize::zeroize(&mut bytes);
+        let key = Key::made_by(getrandom::fill)?;
         let mut id = [0; 16];
         getrandom::fill(&mut id)?;
         let sealed_key = recipients.encrypt(key.bytes())?;
