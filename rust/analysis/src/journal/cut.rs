@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use rtpproxy_core::frame;
-use rtpproxy_core::journal::{Figures, Member, Record};
+use rtpproxy_core::journal::Figures;
 use rtpproxy_core::pcapng::{self, INTERFACE_NAMES, SYNTHETIC_NAME};
 use rtpproxy_core::time::Wall;
 
 use super::Call;
-use super::segment::Segment;
+use super::segment::{Found, Owners, Segment};
 use crate::listing::time_text;
 
 impl Call {
@@ -31,10 +31,8 @@ impl Call {
             let named =
                 |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
             let (segment, _) = Segment::open(path).map_err(named)?;
-            cut.members.clear();
-            segment
-                .visit(&|member| self.is(member), &mut |block| cut.block(self, block, out))
-                .map_err(named)?;
+            let visited = segment.visit(&|member| self.is(member), &mut |found| cut.found(self, found, out));
+            visited.map_err(named)?;
             cut.end_segment();
         }
         let comments: Vec<_> = cut.comments.iter().map(String::as_str).collect();
@@ -42,10 +40,18 @@ impl Call {
         let (start, end) = (cut.sum.first.unwrap_or(self.start), cut.sum.last.unwrap_or(self.start));
         for (number, (packets, dropped)) in (0..).zip(cut.packets.into_iter().zip(cut.dropped)) {
             let comments = if number == 0 { &comments[..] } else { &[] };
-            pcapng::statistics(number, start, end, packets + dropped, dropped, comments, &mut bytes);
+            pcapng::statistics(
+                number,
+                start,
+                end,
+                packets.saturating_add(dropped),
+                dropped,
+                comments,
+                &mut bytes,
+            );
         }
         out.write_all(&bytes)?;
-        cut.sum.dropped = cut.dropped.iter().sum();
+        cut.sum.dropped = cut.dropped.into_iter().fold(0, u64::saturating_add);
         Ok(cut.sum)
     }
 
@@ -64,46 +70,50 @@ impl Call {
 #[derive(Default)]
 struct Cut {
     /// Those of the call in this segment.
-    members: Vec<InSegment>,
+    members: Owners<Drops>,
     packets: [u64; STREAMS],
     dropped: [u64; STREAMS],
     sum: Figures,
     comments: Vec<String>,
 }
 
-struct InSegment {
-    member: Member,
+/// How many packets of a recording are missing in a segment.
+#[derive(Default)]
+struct Drops {
     /// As the packets say.
-    dropped: [u64; STREAMS],
+    counted: [u64; STREAMS],
     /// As the totals say.
     totals: [Option<u64>; STREAMS],
 }
 
 impl Cut {
-    fn block(&mut self, call: &Call, block: &[u8], out: &mut impl Write) -> io::Result<()> {
-        if let Some(Record::Member(member)) = Record::parse(block) {
-            if call.is(&member) {
-                self.add(member);
-            }
-            return Ok(());
+    fn found(&mut self, call: &Call, found: Found<'_>, out: &mut impl Write) -> io::Result<()> {
+        match found {
+            Found::Member(member) if call.is(member) => self.members.add(member),
+            Found::Member(_) => {}
+            Found::Block(block) => return self.block(block, out),
         }
+        Ok(())
+    }
+
+    fn block(&mut self, block: &[u8], out: &mut impl Write) -> io::Result<()> {
         let (Some(kind), Some(interface)) = (pcapng::word(block, 0), pcapng::word(block, 8)) else {
             return Ok(());
         };
-        let is_ours = |in_segment: &&mut InSegment| in_segment.member.has(interface);
-        let Some(owner) = self.members.iter_mut().find(is_ours) else { return Ok(()) };
-        let number = interface - owner.member.first_interface;
+        let Some((member, drops)) = self.members.of(interface) else { return Ok(()) };
+        let number = interface - member.first_interface;
         let stream = number as usize;
         if kind == TOTALS && stream < STREAMS {
             let (dropped, comments) = totals(block);
-            owner.totals[stream] = dropped;
+            drops.totals[stream] = dropped;
             self.comments.extend(comments);
             self.comments.truncate(COMMENTS_MAX);
         }
         let Some(packet) = PacketBlock::of(block) else { return Ok(()) };
         if stream < STREAMS {
             let figures = packet.figures();
-            owner.dropped[stream] += figures.dropped;
+            let dropped = &mut drops.counted[stream];
+            *dropped = dropped.saturating_add(figures.dropped);
             self.packets[stream] += 1;
             self.sum = self.sum.plus(figures);
         }
@@ -112,14 +122,10 @@ impl Cut {
         out.write_all(&block)
     }
 
-    fn add(&mut self, member: Member) {
-        self.members.push(InSegment { member, dropped: [0; STREAMS], totals: [None; STREAMS] });
-    }
-
     fn end_segment(&mut self) {
-        for InSegment { dropped, totals, .. } in self.members.drain(..) {
-            for (sum, (counted, total)) in self.dropped.iter_mut().zip(dropped.into_iter().zip(totals)) {
-                *sum += total.unwrap_or(counted);
+        for (_, Drops { counted, totals }) in std::mem::take(&mut self.members).into_list() {
+            for (sum, (counted, total)) in self.dropped.iter_mut().zip(counted.into_iter().zip(totals)) {
+                *sum = sum.saturating_add(total.unwrap_or(counted));
             }
         }
     }
