@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use rtpproxy_analysis::journal::{Call, Figures, calls};
+use rtpproxy_analysis::unlock::Identities;
+use rtpproxy_analysis::verify::{Kind, survey, verify};
 use rtpproxy_core::compression::Compressor;
 use rtpproxy_core::file_name::Compression;
 use rtpproxy_core::frame::{self, Framer, Macs};
@@ -293,6 +295,64 @@ fn a_recording_whose_head_is_damaged_is_known_by_the_index() {
     let (from, to) = sample.heads[2];
     bytes[from..to].fill(0);
     assert_eq!(Journal::of(&bytes, "").cut(1), sample.said(1, usize::MAX, NO_HOLE));
+}
+
+#[test]
+fn verify_compares_the_indexes_with_what_they_tell_of() {
+    let problems = |bytes: &[u8]| {
+        let journal = Journal::of(bytes, "");
+        let units = survey(std::slice::from_ref(&journal.path)).unwrap();
+        let verdict = verify(&units[0], false, &Identities::default(), &|_| ()).unwrap();
+        verdict
+            .problems
+            .into_iter()
+            .map(|problem| (problem.kind, problem.at, problem.text))
+            .collect::<Vec<_>>()
+    };
+    for (calls, rounds) in [(0, 0), (1, 5), (4, 35), (3, 40)] {
+        assert_eq!(problems(&Sample::closed(calls, rounds).bytes), []);
+        assert_eq!(problems(&Sample::new(calls, rounds).bytes), []);
+    }
+    // What an index may say wrongly, and what is said of that.
+    type Lie = fn(&mut Sample);
+    let lies: [(Lie, &str); 6] = [
+        (
+            |sample| sample.rows[1].entry.figures.packets += 1,
+            "there are 10 packets of recording 2 of call-1@host",
+        ),
+        (|sample| _ = sample.rows[2].entry.stretches.pop(), "it does not lead to what is at "),
+        (|sample| sample.rows[0].total.bytes += 1, "recording 1 of call-0@host has 20 packets"),
+        (|sample| sample.previous = Some(4), "and it says the one at 4"),
+        (|sample| _ = sample.rows.pop(), "it does not list recording 3 of call-2@host"),
+        (|sample| sample.rows[0].member.recording = 9, "as another recording"),
+    ];
+    for (lie, expected) in lies {
+        let mut sample = Sample::new(3, 10);
+        for round in 10..20 {
+            (0..3).for_each(|row| sample.packet(row, round));
+        }
+        let at = sample.bytes.len() as u64;
+        lie(&mut sample);
+        sample.write_index(false);
+        sample.write_index(true);
+        let found = problems(&sample.bytes);
+        assert!(
+            found.iter().all(|(kind, place, _)| *kind == Kind::Index && place.unwrap() >= at),
+            "{found:?}"
+        );
+        assert!(found.iter().any(|(.., text)| text.contains(expected)), "{expected}: {found:?}");
+    }
+    let mut sample = Sample::closed(2, 10);
+    let last = *sample.indexes.last().unwrap();
+    sample.bytes.truncate(last);
+    let at = sample.bytes.len() as u64 + 1;
+    let index =
+        Index { at, previous: sample.indexes.iter().rev().nth(1).map(|at| *at as u64), ..Index::default() };
+    sample.add_index(&index);
+    assert_eq!(
+        problems(&sample.bytes)[0].2,
+        format!("the index at {last} is wrong: it says that it is at {at}")
+    );
 }
 
 proptest! {

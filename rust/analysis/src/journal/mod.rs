@@ -2,6 +2,7 @@
 //!
 //! It does not matter whether a segment is finished, is being written, or was left by a relay that was killed.
 
+mod check;
 mod cut;
 mod segment;
 
@@ -17,6 +18,8 @@ pub use rtpproxy_core::journal::Figures;
 use rtpproxy_core::journal::{Member, is_segment};
 use rtpproxy_core::time::Wall;
 
+pub(crate) use self::check::IndexCheck;
+pub use self::check::WrongIndex;
 use self::segment::Segment;
 
 /// A call in a journal: all that was recorded of it with one tag of the caller.

@@ -13,6 +13,7 @@ use rtpproxy_core::time::Wall;
 use sha2::{Digest, Sha256};
 
 use crate::content::{Ending, UpToDamage};
+use crate::journal::{IndexCheck, WrongIndex};
 use crate::unlock::{Identities, Kind as Encryption, UnlockError, Unlocked, peek};
 
 /// What was found in a file.
@@ -52,6 +53,8 @@ pub struct Inspection {
     pub is_open: bool,
     /// Why an encrypted file could not be read to its end.
     pub cut: Option<String>,
+    /// Indexes of a segment of a journal that do not say what is in it, the first of them.
+    pub indexes: Vec<WrongIndex>,
 }
 
 /// A place that cannot be read.
@@ -127,6 +130,7 @@ impl Inspection {
             locked: None,
             is_open: false,
             cut: None,
+            indexes: Vec::new(),
         }
     }
 
@@ -138,10 +142,19 @@ impl Inspection {
         self.format = salvage.format();
         self.has_head = self.format == Format::Adhoc;
         let mut last = None;
+        let mut indexes = IndexCheck::default();
         while let Some(event) = salvage.next()? {
             match &event {
-                Event::Piece { at, bytes, .. } => self.content_size = at + bytes.len() as u64,
-                Event::Hole(hole) | Event::Tail(hole) => self.content_size = hole.at + hole.len,
+                Event::Piece { at, bytes, what } => {
+                    self.content_size = at + bytes.len() as u64;
+                    if self.format == Format::Pcapng {
+                        indexes.piece(*at, bytes, what);
+                    }
+                }
+                Event::Hole(hole) | Event::Tail(hole) => {
+                    self.content_size = hole.at + hole.len;
+                    indexes.stop();
+                }
             }
             match event {
                 Event::Piece { what: Piece::Head { .. }, .. } => self.has_head = true,
@@ -155,6 +168,7 @@ impl Inspection {
             }
         }
         drop(salvage);
+        self.indexes = indexes.finish();
         self.compression = content.compression();
         self.broken = content.broken().cloned();
         let ending = content.source_mut();

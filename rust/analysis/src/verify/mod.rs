@@ -17,6 +17,7 @@ use serde_json::Value;
 pub use self::inspect::{Damage, Inspection, expected_format};
 pub(crate) use self::survey::files_of_sidecar;
 pub use self::survey::{Sidecar, SurveyError, Unit, is_being_written, sidecar_of, survey, without_part};
+use crate::journal::WrongIndex;
 use crate::unlock::Identities;
 
 /// What is to be said of a recording.
@@ -83,6 +84,8 @@ pub enum Kind {
     Torn,
     /// Packets that are not what was sent.
     Corrupt,
+    /// An index of a segment of a journal does not say what is in it.
+    Index,
     /// The file is not the one that the sidecar was written for.
     Changed,
     /// The files hold other packets than the sidecar says.
@@ -243,10 +246,19 @@ impl Check {
         if let Some(damage) = &found.tail {
             self.damage(Kind::Torn, path, damage);
         }
+        found.indexes.iter().for_each(|wrong| self.index(path, wrong));
         // Captures taken on the sending machine often lack checksums; recordings never do.
         if found.corrupt > 0 && is_ours {
             let text = format!("{} packets have wrong checksums", found.corrupt);
             self.problem(Kind::Corrupt, Some(path), text);
+        }
+    }
+
+    fn index(&mut self, path: &Path, wrong: &WrongIndex) {
+        let WrongIndex { at, text } = wrong;
+        self.problem(Kind::Index, Some(path), format!("the index at {at} is wrong: {text}"));
+        if let Some(problem) = self.problems.last_mut() {
+            problem.at = Some(*at);
         }
     }
 
