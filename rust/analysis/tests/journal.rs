@@ -15,7 +15,7 @@ use rtpproxy_core::file_name::Compression;
 use rtpproxy_core::frame::{self, Framer, Macs};
 use rtpproxy_core::journal::{Entry, INTERFACES, Index, Member};
 use rtpproxy_core::pcapng::{self, PacketOptions};
-use rtpproxy_core::recording::Leg;
+use rtpproxy_core::recording::{EndReason, Leg};
 use rtpproxy_core::salvage::{Event, Piece, Salvage};
 use rtpproxy_core::time::Wall;
 use tempfile::TempDir;
@@ -99,13 +99,8 @@ impl Sample {
         pcapng::packet(interface, time, &frame, PacketOptions::default(), &mut self.bytes);
         self.note(row, at);
         let figures = &mut self.rows[row].entry.figures;
-        *figures = figures.plus(Figures {
-            packets: 1,
-            bytes: payload.len() as u64,
-            dropped: 0,
-            first: Some(time),
-            last: Some(time),
-        });
+        let stream = round as u32 % 2;
+        *figures = figures.plus(Figures::of_packet(stream, time, Some(addrs[0]), payload.len(), 0));
         self.packets.push((at, self.bytes.len(), row, payload));
     }
 
@@ -211,6 +206,27 @@ fn each_call_is_cut_out_of_a_whole_segment() {
     assert!(calls.iter().all(|call| call.figures.packets == 35));
     for number in 0..5 {
         assert_eq!(journal.cut(number), sample.said(number, usize::MAX, NO_HOLE));
+    }
+}
+
+#[test]
+fn the_parties_and_the_end_are_known_with_an_index_and_without() {
+    let caller = ([192, 0, 2, 10], 4000).into();
+    for is_closed in [true, false] {
+        let mut sample = Sample::new(2, 15);
+        let at = sample.bytes.len();
+        let comments = ["gap: 3 packets", "end: timeout at noon"];
+        pcapng::statistics(0, Wall(START), Wall(START), 15, 0, &comments, &mut sample.bytes);
+        sample.note(0, at);
+        sample.rows[0].entry.figures.end = Some(EndReason::Timeout);
+        if is_closed {
+            sample.write_index(false);
+            sample.write_index(true);
+        }
+        let calls = Journal::of(&sample.bytes, "").calls();
+        assert_eq!(calls[0].figures.end, Some(EndReason::Timeout));
+        assert_eq!(calls[1].figures.end, None);
+        assert!(calls.iter().all(|call| call.figures.parties == [Some(caller); 2]));
     }
 }
 

@@ -9,9 +9,11 @@
 //! (the segment is being written, or its writer was killed) have to be looked through one by one, like all of
 //! them if an index is damaged: nothing is in an index only.
 
+use std::net::SocketAddr;
+
 use crate::command::{CallId, Tag};
 use crate::pcapng;
-use crate::recording::Leg;
+use crate::recording::{EndReason, Leg};
 use crate::time::Wall;
 
 /// The type of our blocks.
@@ -113,9 +115,26 @@ pub struct Figures {
     pub first: Option<Wall>,
     /// When the last one came.
     pub last: Option<Wall>,
+    /// Where the caller and the callee last sent RTP from.
+    pub parties: [Option<SocketAddr>; 2],
+    /// Why the recording ended, if it did.
+    pub end: Option<EndReason>,
 }
 
 impl Figures {
+    /// Those of a packet with a payload of so many bytes: the `stream`, by the number of its interface, that it is of,
+    /// its time, where it came from, and how many are missing before it.
+    pub fn of_packet(stream: u32, at: Wall, from: Option<SocketAddr>, bytes: usize, dropped: u64) -> Self {
+        let party = |number| from.filter(|_| stream == number);
+        let parties = [party(0), party(1)];
+        Self { packets: 1, bytes: bytes as u64, dropped, first: Some(at), last: Some(at), parties, end: None }
+    }
+
+    /// Those of a recording that ended, without packets.
+    pub fn of_end(end: Option<EndReason>) -> Self {
+        Self { end, ..Self::default() }
+    }
+
     /// Those of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -125,6 +144,8 @@ impl Figures {
             dropped: self.dropped.saturating_add(other.dropped),
             first: self.first.into_iter().chain(other.first).min(),
             last: self.last.max(other.last),
+            parties: [0, 1].map(|party| other.parties[party].or(self.parties[party])),
+            end: other.end.or(self.end),
         }
     }
 
@@ -133,13 +154,20 @@ impl Figures {
         for value in [self.packets, self.bytes, self.dropped, first, last.saturating_sub(first)] {
             number(value, out);
         }
+        for party in self.parties {
+            text(party.map(|addr| addr.to_string()).unwrap_or_default().as_bytes(), out);
+        }
+        text(self.end.map_or("", EndReason::name).as_bytes(), out);
     }
 
     fn decode(bytes: &mut Bytes<'_>) -> Option<Self> {
         let [packets, bytes_, dropped, first, length] =
             [bytes.number()?, bytes.number()?, bytes.number()?, bytes.number()?, bytes.number()?];
         let [first, last] = [first, first.saturating_add(length)].map(|at| (at > 0).then_some(Wall(at)));
-        Some(Self { packets, bytes: bytes_, dropped, first, last })
+        let mut word = || str::from_utf8(bytes.text()?).ok();
+        let parties = [word()?, word()?].map(|addr| addr.parse().ok());
+        let end = EndReason::of_name(word()?);
+        Some(Self { packets, bytes: bytes_, dropped, first, last, parties, end })
     }
 }
 
@@ -365,6 +393,7 @@ mod tests {
         fn what_is_written_is_read_back(
             at in 0_u64.., previous in 1_u64.., stretches in prop::collection::vec((0_u64..9999, 0_u64..999), 0..9),
             call_id in prop::collection::vec(0_u8.., 0..50), packets in 0_u64.., is_directory: bool,
+            caller: Option<SocketAddr>,
         ) {
             let mut to = 1000;
             let stretches = stretches.into_iter().map(|(gap, len)| {
@@ -372,7 +401,11 @@ mod tests {
                 to = at + len;
                 (at, len)
             }).collect();
-            let figures = Figures { packets, first: Some(Wall(5)), last: Some(Wall(9)), ..Figures::default() };
+            // The scope of an address is not written.
+            let caller = caller.map(|addr| SocketAddr::new(addr.ip(), addr.port()));
+            let (first, last, end) = (Some(Wall(5)), Some(Wall(9)), Some(EndReason::Timeout));
+            let parties = [caller, Some(([192, 0, 2, 1], 5).into())];
+            let figures = Figures { packets, first, last, parties, end, ..Figures::default() };
             let member = Some(member(40, &call_id));
             let entries = vec![Entry { first_interface: 40, member, figures, stretches }, Entry::default()];
             let index = Index { at, previous: Some(previous), from: 1000, to, is_directory, entries };

@@ -182,6 +182,13 @@ impl EndReason {
             Self::Shutdown => "shutdown",
         }
     }
+
+    /// The reason of a name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::Deleted, Self::Timeout, Self::Stopped, Self::Shutdown]
+            .into_iter()
+            .find(|reason| reason.name() == name)
+    }
 }
 
 /// A message to the recorder, in the order of the packets around it.

@@ -214,8 +214,8 @@ fn figures(packet: &Packet<'_>) -> Figures {
     if packet.origin == Origin::Synthetic {
         return Figures::default();
     }
-    let bytes = packet.datagram.map_or(0, |datagram| datagram.payload.len() as u64);
-    Figures { packets: 1, bytes, first: Some(packet.at), last: Some(packet.at), ..Figures::default() }
+    let bytes = packet.datagram.map_or(0, |datagram| datagram.payload.len());
+    Figures::of_packet(packet.interface, packet.at, None, bytes, packet.dropped)
 }
 
 /// What the packets themselves tell: those that are missing may be told at the end.

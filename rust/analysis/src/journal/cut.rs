@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use rtpproxy_core::frame;
 use rtpproxy_core::journal::Figures;
 use rtpproxy_core::pcapng::{self, INTERFACE_NAMES, SYNTHETIC_NAME};
+use rtpproxy_core::recording::EndReason;
 use rtpproxy_core::time::Wall;
 
 use super::Call;
@@ -111,7 +112,7 @@ impl Cut {
         }
         let Some(packet) = PacketBlock::of(block) else { return Ok(()) };
         if stream < STREAMS {
-            let figures = packet.figures();
+            let figures = packet.figures(number);
             let dropped = &mut drops.counted[stream];
             *dropped = dropped.saturating_add(figures.dropped);
             self.packets[stream] += 1;
@@ -154,15 +155,13 @@ impl<'a> PacketBlock<'a> {
         Some(Self { interface: word(8)?, at, frame, options })
     }
 
-    pub(super) fn figures(&self) -> Figures {
-        let bytes = frame::datagram(self.frame).map_or(0, |datagram| datagram.payload.len() as u64);
-        Figures {
-            packets: 1,
-            bytes,
-            dropped: options(self.options).find_map(number_of(OPTION_DROPPED)).unwrap_or_default(),
-            first: Some(self.at),
-            last: Some(self.at),
-        }
+    /// Its figures, as one of a stream.
+    pub(super) fn figures(&self, stream: u32) -> Figures {
+        let datagram = frame::datagram(self.frame);
+        let (from, bytes) =
+            datagram.map_or((None, 0), |datagram| (Some(datagram.src), datagram.payload.len()));
+        let dropped = options(self.options).find_map(number_of(OPTION_DROPPED)).unwrap_or_default();
+        Figures::of_packet(stream, self.at, from, bytes, dropped)
     }
 }
 
@@ -172,6 +171,16 @@ fn totals(block: &[u8]) -> (Option<u64>, Vec<String>) {
     let comments = options(bytes).filter(|(code, _)| *code == OPTION_COMMENT);
     let comments = comments.map(|(_, text)| String::from_utf8_lossy(text).into_owned()).collect();
     (options(bytes).find_map(number_of(OPTION_TOTAL_DROPPED)), comments)
+}
+
+/// What the totals of an interface say of the end of the recording.
+pub(super) fn end_of(block: &[u8]) -> Option<EndReason> {
+    if pcapng::word(block, 0)? != TOTALS {
+        return None;
+    }
+    let (_, comments) = totals(block);
+    let reason = |comment: &String| comment.strip_prefix(END)?.split(' ').next().and_then(EndReason::of_name);
+    comments.iter().find_map(reason)
 }
 
 fn number_of(wanted: u16) -> impl Fn((u16, &[u8])) -> Option<u64> {
@@ -191,6 +200,8 @@ fn options(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 const STREAMS: usize = INTERFACE_NAMES.len();
 const PACKET: u32 = 6;
 const TOTALS: u32 = 5;
+/// How the remark begins that tells of the end.
+const END: &str = "end: ";
 const OPTION_COMMENT: u16 = 1;
 const OPTION_DROPPED: u16 = 4;
 const OPTION_TOTAL_DROPPED: u16 = 5;

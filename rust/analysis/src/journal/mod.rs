@@ -33,8 +33,10 @@ pub struct Call {
     pub to_tag: Option<Tag>,
     /// When its recording was asked for.
     pub start: Wall,
-    /// What there is of it.
+    /// What there is of it; the end is that of its last recording.
     pub figures: Figures,
+    /// When the last recording of it was asked for.
+    last_start: Wall,
     /// The segments that tell of it, in their order.
     pub segments: Vec<PathBuf>,
 }
@@ -47,6 +49,7 @@ impl Call {
             to_tag: None,
             start: member.start,
             figures: Figures::default(),
+            last_start: member.start,
             segments: Vec::new(),
         }
     }
@@ -124,7 +127,11 @@ pub fn calls(
             let key = (member.call_id.as_bytes().to_vec(), member.from_tag.as_bytes().to_vec());
             let call = calls.entry(key).or_insert_with(|| Call::new(&member));
             call.start = call.start.min(member.start);
-            call.figures = call.figures.plus(figures);
+            if member.start > call.last_start {
+                (call.last_start, call.figures.end) = (member.start, None);
+            }
+            let end = figures.end.filter(|_| member.start == call.last_start);
+            call.figures = call.figures.plus(Figures { end, ..figures });
             call.to_tag = member.to_tag.or(call.to_tag.take());
             if call.segments.last() != Some(&path) {
                 call.segments.push(path.clone());

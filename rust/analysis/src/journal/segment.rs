@@ -11,7 +11,7 @@ use rtpproxy_core::journal::{BLOCK_TYPE, Figures, Index, Member, Record};
 use rtpproxy_core::pcapng;
 use rtpproxy_core::salvage::{Event, Format, Piece, Salvage};
 
-use super::cut::PacketBlock;
+use super::cut::{PacketBlock, end_of};
 use crate::content::UpToDamage;
 use crate::verify::without_part;
 
@@ -347,11 +347,17 @@ fn take_in(found: Found<'_>, members: &mut Owners<Figures>) {
         Found::Member(member) => return members.add(member),
         Found::Block(block) => block,
     };
-    let Some(packet) = PacketBlock::of(block) else { return };
-    if let Some((member, figures)) = members.of(packet.interface)
-        && packet.interface - member.first_interface < pcapng::INTERFACE_NAMES.len() as u32
+    if let Some(packet) = PacketBlock::of(block) {
+        if let Some((member, figures)) = members.of(packet.interface)
+            && let stream = packet.interface - member.first_interface
+            && stream < pcapng::INTERFACE_NAMES.len() as u32
+        {
+            *figures = figures.plus(packet.figures(stream));
+        }
+    } else if let (Some(end), Some(interface)) = (end_of(block), pcapng::word(block, 8))
+        && let Some((_, figures)) = members.of(interface)
     {
-        *figures = figures.plus(packet.figures());
+        *figures = figures.plus(Figures::of_end(Some(end)));
     }
 }
 

@@ -270,17 +270,19 @@ impl Names {
     }
 }
 
-/// A call in segments of a journal. It counts as running while its last one does.
+/// A call in segments of a journal. While its last one is being written it counts as running, unless that says that it
+/// has ended.
 fn of_journal(call: &Call) -> Entry {
     let path = call.segments.last().cloned().unwrap_or_default();
     let (is_part, is_recovered) = (without_part(&path).is_some(), is_recovered(&path));
     let state = match is_being_written(&path) {
+        _ if call.figures.end.is_some() => State::Finished,
         Ok(true) => State::Running,
         _ if is_part || is_recovered => State::Interrupted,
         _ => State::Finished,
     };
     let text = |id: &[u8]| Some(String::from_utf8_lossy(id).into_owned());
-    let Figures { packets, bytes, dropped, first, last } = call.figures;
+    let Figures { packets, bytes, dropped, first, last, parties: [caller, callee], end } = call.figures;
     Entry {
         path,
         state,
@@ -289,9 +291,12 @@ fn of_journal(call: &Call) -> Entry {
         call_id: text(call.call_id.as_bytes()),
         from_tag: text(call.from_tag.as_bytes()),
         to_tag: call.to_tag.as_ref().and_then(|tag| text(tag.as_bytes())),
+        caller,
+        callee,
         packets: Some(packets),
         missing: Some(dropped),
         size: bytes,
+        ended: end.map(|reason| reason.name().to_owned()),
         ..Entry::default()
     }
 }

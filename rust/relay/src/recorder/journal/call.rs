@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rtpproxy_core::command::{CallId, Tag};
-use rtpproxy_core::journal::Member;
+use rtpproxy_core::journal::{self, Member};
+use rtpproxy_core::pcapng;
 use rtpproxy_core::recording::{Coverage, EndReason, LegFacts, Mark, RecordingStart};
 use rtpproxy_core::time::{Mono, Now, Wall};
 use tracing::{error, info};
@@ -254,7 +255,7 @@ impl Call {
         self.publish(segment);
         if segment.has_room() {
             let row = self.tell(segment, now);
-            segment.count_dropped(row, missing);
+            segment.count_end(row, reason, missing);
         }
         self.leave(segment, now);
         let figures = self.figures();
@@ -311,7 +312,15 @@ impl Call {
             });
             pending.synthetic_frames += 1;
         }
-        let counted = Some((packet.at.wall, payload.len(), notes.dropped));
+        let stream = pcapng::interface_of(packet.leg, packet.channel);
+        let figures = journal::Figures::of_packet(
+            stream,
+            packet.at.wall,
+            Some(packet.src),
+            payload.len(),
+            notes.dropped,
+        );
+        let counted = Some(figures);
         segment.append(row, now, counted, |out| {
             encoder.packet(packet, payload, notes, &mut shared.ip_id, out);
         });

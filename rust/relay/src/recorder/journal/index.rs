@@ -1,7 +1,6 @@
 //! Where the packets of each recording are in a segment.
 
 use rtpproxy_core::journal::{Entry, Figures, Index, Member};
-use rtpproxy_core::time::Wall;
 
 /// Collects what the next index says, and the totals for the directory.
 #[derive(Debug, Default)]
@@ -56,16 +55,10 @@ impl IndexWriter {
         }
     }
 
-    /// Counts a packet of a recording.
-    pub(super) fn count(&mut self, row: usize, at: Wall, bytes: usize, dropped: u64) {
-        let packet = Figures { packets: 1, bytes: bytes as u64, dropped, first: Some(at), last: Some(at) };
+    /// Counts what is in blocks of a recording.
+    pub(super) fn count(&mut self, row: usize, more: Figures) {
         let figures = &mut self.rows[row].entry.figures;
-        *figures = figures.plus(packet);
-    }
-
-    /// Counts what is missing of a recording.
-    pub(super) fn count_dropped(&mut self, row: usize, packets: u64) {
-        self.rows[row].entry.figures.dropped += packets;
+        *figures = figures.plus(more);
     }
 
     /// Appends what is new, at `at` in the file. `is_end`: and the list of all recordings.
@@ -130,6 +123,9 @@ impl Row {
         let Self { member, is_told, total, entry } = self;
         let first_interface = entry.first_interface;
         let mut taken = std::mem::replace(entry, Entry { first_interface, ..Entry::default() });
+        for (party, known) in taken.figures.parties.iter_mut().zip(total.parties) {
+            *party = party.filter(|_| *party != known);
+        }
         *total = total.plus(taken.figures);
         taken.member = (!std::mem::replace(is_told, true)).then(|| member.clone());
         taken

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rtpproxy_core::journal::{INTERFACES, Member};
+use rtpproxy_core::journal::{Figures, INTERFACES, Member};
 use rtpproxy_core::pcapng;
+use rtpproxy_core::recording::EndReason;
 use rtpproxy_core::time::Wall;
 use tracing::{debug, error, info, warn};
 
@@ -211,13 +212,12 @@ impl Segment {
         row
     }
 
-    /// Appends blocks of a recording. A packet is `counted` by its time, the length of its payload and what is missing
-    /// before it.
+    /// Appends blocks of a recording, in which are a packet and what is missing before it if that is `counted`.
     pub(super) fn append(
         &mut self,
         row: usize,
         now: Instant,
-        counted: Option<(Wall, usize, u64)>,
+        counted: Option<Figures>,
         encode: impl FnOnce(&mut Vec<u8>),
     ) {
         let at = self.writer.position();
@@ -226,14 +226,14 @@ impl Segment {
         if len > 0 {
             self.index.note(row, at, len);
         }
-        if let Some((at, bytes, dropped)) = counted {
-            self.index.count(row, at, bytes, dropped);
+        if let Some(figures) = counted {
+            self.index.count(row, figures);
         }
     }
 
-    /// Counts what is missing of a recording and no packet follows.
-    pub(super) fn count_dropped(&mut self, row: usize, packets: u64) {
-        self.index.count_dropped(row, packets);
+    /// Counts the end of a recording, and what is missing there.
+    pub(super) fn count_end(&mut self, row: usize, reason: EndReason, dropped: u64) {
+        self.index.count(row, Figures { dropped, ..Figures::of_end(Some(reason)) });
     }
 
     /// Appends the last index, and the list of all recordings.
