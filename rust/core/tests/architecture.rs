@@ -20,6 +20,8 @@ fn rust() -> PathBuf {
 fn crates_are_used_in_one_direction_only() {
     for (krate, allowed) in MAY_USE {
         let manifest = fs::read_to_string(rust().join(krate).join("Cargo.toml")).expect("a manifest");
+        // Tests of the recorder read with the readers.
+        let manifest = manifest.split("[dev-dependencies]").next().unwrap_or_default();
         for line in manifest.lines().filter(|line| line.starts_with("rtpproxy")) {
             let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
             assert!(allowed.contains(&name), "{krate} must not use {name}");

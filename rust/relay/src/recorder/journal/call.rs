@@ -259,9 +259,9 @@ impl Call {
         }
         self.leave(segment, now);
         let figures = self.figures();
-        let Self { start, entry, pending, .. } = self;
-        let file = segment.final_path();
-        Ended { call_id: start.call_id, entry, file, pending, figures, since: now }
+        let Self { start, entry, pending, tally, .. } = self;
+        let (file, stored) = (segment.final_path(), Figures::of(&tally));
+        Ended { call_id: start.call_id, entry, file, pending, stored, figures, since: now }
     }
 
     /// Lets others see how it is doing.
@@ -338,6 +338,8 @@ pub(in crate::recorder) struct Ended {
     file: PathBuf,
     /// What waits to be written.
     pending: Tally,
+    /// What is in the segment.
+    stored: Figures,
     figures: Figures,
     since: Instant,
 }
@@ -345,7 +347,18 @@ pub(in crate::recorder) struct Ended {
 impl Ended {
     /// What waited is in the segment, whose totals are `sum`.
     pub(super) fn absorb(&mut self, sum: &mut Tally) {
+        self.stored = self.stored.plus(Figures::of(&self.pending));
         sum.absorb(&mut self.pending);
+    }
+
+    /// What was in the segment is lost with its file; gives back how many packets that are.
+    pub(super) fn lose(&mut self) -> u64 {
+        let Figures { packets, bytes, .. } = std::mem::take(&mut self.stored);
+        self.figures.packets -= packets;
+        self.figures.bytes -= bytes;
+        self.figures.dropped += packets;
+        self.entry.count(self.figures);
+        packets
     }
 
     /// Whether the disk had time enough.

@@ -10,6 +10,7 @@ mod segment;
 pub(super) mod sync;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -22,6 +23,7 @@ use tracing::info;
 use self::call::{Call, Ended};
 use self::segment::{Current, Segment};
 use self::sync::Work;
+use super::disk::REMOVED;
 use super::queue::{Dropped, PacketHead};
 use super::recording::Shared;
 use crate::preroll::Preroll;
@@ -250,8 +252,14 @@ impl Journal {
     fn leave_segment(&mut self, shared: &mut Shared, now: Instant) {
         let Some(segment) = self.current.segment_mut() else { return };
         if segment.is_removed() {
-            let packets: u64 = self.calls.values_mut().map(Call::lose).sum();
-            segment.forget_file(packets);
+            let running: u64 = self.calls.values_mut().map(Call::lose).sum();
+            let waiting: u64 = self.ended.iter_mut().map(Ended::lose).sum();
+            for mut ended in self.written.drain(..) {
+                ended.lose();
+                ended.failed(REMOVED);
+            }
+            let finished = segment.forget_file(running + waiting);
+            shared.ledger.totals().refused.fetch_add(finished, Ordering::Relaxed);
             segment.create_file(shared, now);
             return;
         }

@@ -339,14 +339,21 @@ impl Segment {
         self.writer.is_lost() && self.writer.is_removed()
     }
 
-    /// Somebody has removed the file, with so many packets of recordings that run.
-    pub(super) fn forget_file(&mut self, packets: u64) {
-        error!(file = %self.path().display(), packets, "the journal lost its segment, which was removed");
+    /// Somebody has removed the file, with so many packets of recordings that tell of that; gives back how many there
+    /// were of those that are over.
+    pub(super) fn forget_file(&mut self, told: u64) -> u64 {
+        let packets = self.tally.sum(|stream| stream.packets);
+        let over = packets.saturating_sub(told);
+        error!(
+            file = %self.path().display(), packets, over,
+            "the journal lost its segment, which was removed, and with it recordings that were over"
+        );
         let header = self.header();
         self.writer.detach(&header);
         self.tally = Tally::default();
         self.place = None;
         self.index.restart(self.writer.position());
+        over
     }
 
     /// Gives up what is not in the file, and says how many packets that were.

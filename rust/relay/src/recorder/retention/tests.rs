@@ -112,6 +112,29 @@ fn the_old_go_with_all_their_files() {
 }
 
 #[test]
+fn segments_of_a_journal_go_as_a_whole_and_never_one_that_is_written() {
+    let journal = |text: String| text.replace("pcapng\", \"files", "journal\", \"files");
+    let name = |hour: u32| format!("journal-20261122T{hour:02}5054.123Z-w0");
+    let add = |bench: &Bench, hour, days| bench.add_changed(&name(hour), &[".pcapng"], days, journal);
+    let mut aged = Bench::new(None);
+    add(&aged, 10, 12);
+    add(&aged, 11, 9);
+    aged.write(&format!("{}.pcapng.part", name(9)), 1000);
+    aged.round();
+    let [kept, sidecar, part] =
+        [(11, "pcapng"), (11, "json"), (9, "pcapng.part")].map(|(hour, end)| format!("{}.{end}", name(hour)));
+    assert_eq!(aged.left(), set(&[&kept, &sidecar, &part]));
+
+    // What is being written counts.
+    let mut full = Bench::new(Some(3500));
+    add(&full, 10, 3);
+    add(&full, 11, 2);
+    full.write(&format!("{}.pcapng.part", name(9)), 1500);
+    full.round();
+    assert_eq!(full.left(), set(&[&kept, &sidecar, &part]));
+}
+
+#[test]
 fn a_folder_goes_with_the_last_recording_in_it() {
     let mut bench = Bench::new(None);
     for stem in ["2026/02/27/a", "2026/02/28/a", "2026/03/01/a", "2026/03/01/b"] {

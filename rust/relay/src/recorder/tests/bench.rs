@@ -19,6 +19,7 @@ use super::super::drain::Drain;
 use super::super::files::Folders;
 use super::super::finish::{self, Converter, Job, Recipe};
 use super::super::journal::sync::{self, Work};
+use super::super::ledger::Ledger;
 use super::super::queue::{self, Budget, RecorderTap};
 use super::super::recording::Shared;
 use super::super::watch::FolderWatch;
@@ -30,6 +31,7 @@ pub(super) struct Bench {
     pub(super) tap: RecorderTap,
     pub(super) drain: Drain,
     pub(super) watch: Arc<FolderWatch>,
+    pub(super) ledger: Arc<Ledger>,
     jobs: Receiver<Job>,
     recipe: Option<Recipe>,
     /// Of the journal layout.
@@ -54,6 +56,7 @@ impl Bench {
         let folders = Folders::new(&config).unwrap().unwrap();
         let watch = FolderWatch::unprobed();
         let recipe = Recipe::of(&config);
+        let ledger = Arc::default();
         let shared = Shared {
             config,
             folders,
@@ -61,7 +64,7 @@ impl Bench {
             running: 0,
             budget,
             watch: Arc::clone(&watch),
-            ledger: Arc::default(),
+            ledger: Arc::clone(&ledger),
             left: Vec::new(),
         };
         let (syncs, works) = unbounded();
@@ -69,7 +72,7 @@ impl Bench {
         let syncs = if is_journal { vec![syncs.clone(), syncs] } else { Vec::new() };
         let syncing = is_journal.then(|| (works, finished.clone()));
         let drain = Drain::new(vec![outlet], shared, vec![finished.clone(), finished], &syncs);
-        Self { folder, tap, drain, watch, jobs, recipe, syncing }
+        Self { folder, tap, drain, watch, ledger, jobs, recipe, syncing }
     }
 
     pub(super) fn start(&mut self, id: u64, call_id: &[u8], coverage: Coverage) {

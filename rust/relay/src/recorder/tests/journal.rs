@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use rtpproxy_analysis::journal as reader;
 use rtpproxy_core::frame;
 use rtpproxy_core::journal::{self, Index, Member, Record};
 use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, Mark};
@@ -173,6 +176,32 @@ fn a_segment_that_is_removed_is_missed_by_those_that_are_recorded() {
 }
 
 #[test]
+fn what_was_over_in_a_segment_that_is_removed_is_counted() {
+    let outer = tempfile::tempdir().unwrap();
+    let inner = outer.path().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let mut bench = Bench::new(RecordConfig { folder: Some(inner.clone()), ..config() });
+    let ledger = Arc::clone(&bench.ledger);
+    for id in [1, 2] {
+        bench.start(id, format!("call-{id}").as_bytes(), Coverage::Call);
+        for n in 0..50 {
+            bench.packet(id, Leg::Caller, Channel::Rtp, u64::from(n) * 20, &rtp(Leg::Caller, n));
+        }
+    }
+    bench.end(2, 2000, EndReason::Deleted);
+    bench.work();
+    bench.drain.sweep(Instant::now() + Duration::from_secs(2));
+    std::fs::remove_dir_all(&inner).unwrap();
+    send(&mut bench, 100..120);
+    bench.drain.sweep(Instant::now() + Duration::from_secs(4));
+    std::fs::create_dir(&inner).unwrap();
+    bench.drain.sweep(Instant::now() + Duration::from_secs(6));
+    // The other call has a gap of as many.
+    assert_eq!(ledger.totals().refused.load(Ordering::Relaxed), 50);
+    bench.finish();
+}
+
+#[test]
 fn a_folder_that_takes_nothing_is_left_for_the_other_one() {
     let outer = tempfile::tempdir().unwrap();
     let [main, fallback] = ["main", "fallback"].map(|name| outer.path().join(name));
@@ -240,6 +269,7 @@ proptest! {
             }
         }
         bench.finish();
+        cut_is_all(&[main.clone(), fallback.clone()], &sent)?;
         let mut found = BTreeMap::new();
         for folder in [main, fallback] {
             for segment in segments(&folder) {
@@ -254,6 +284,30 @@ proptest! {
             prop_assert_eq!(found.get(&id).copied().unwrap_or(0), sent, "call {}", id);
         }
     }
+}
+
+/// What is cut out of the journal of each call, and what that says is missing, is all of it.
+fn cut_is_all(folders: &[PathBuf], sent: &BTreeMap<u64, u64>) -> Result<(), TestCaseError> {
+    let paths = reader::segments(folders).unwrap();
+    let (calls, errors) = reader::calls(&paths, &|_| true, &|| {});
+    prop_assert!(errors.is_empty(), "{:?}", errors);
+    let mut found = BTreeMap::new();
+    for call in calls {
+        let id = std::str::from_utf8(call.call_id.as_bytes()).unwrap()[5..].parse::<u64>().unwrap();
+        let mut bytes = Vec::new();
+        let cut = call.cut(&mut bytes).unwrap();
+        prop_assert_eq!((cut.packets, cut.bytes), (call.figures.packets, call.figures.bytes), "call {}", id);
+        let packets = super::read::pcapng(&bytes).packets;
+        prop_assert_eq!(
+            packets.iter().filter(|packet| packet.interface != "synthetic").count() as u64,
+            cut.packets
+        );
+        found.insert(id, cut.packets + cut.dropped);
+    }
+    for (id, sent) in sent {
+        prop_assert_eq!(found.get(id).copied().unwrap_or(0), *sent, "call {}", id);
+    }
+    Ok(())
 }
 
 fn config() -> RecordConfig {
