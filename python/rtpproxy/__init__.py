@@ -8,14 +8,26 @@
 0
 
 :class:`Proxy` runs a relay in this process, :class:`Client` talks to a running one; both have the methods of
-:class:`Calls`.
+:class:`Calls`. :func:`open_recording` reads what was recorded.
 """
 
 from rtpproxy.call import Call
 from rtpproxy.calls import Calls, Direction, Host, Id, Media
 from rtpproxy.client import Client
-from rtpproxy.errors import Closed, CommandError, ConnectionLost, Error, NotFound, StartError, Timeout
+from rtpproxy.errors import (
+    Closed,
+    CommandError,
+    ConnectionLost,
+    Error,
+    IdentityError,
+    Locked,
+    NotFound,
+    RecordingError,
+    StartError,
+    Timeout,
+)
 from rtpproxy.proxy import Proxy
+from rtpproxy.recordings import decrypt, open_recording
 from rtpproxy.results import (
     Event,
     Info,
@@ -41,13 +53,16 @@ __all__ = [
     "Event",
     "Host",
     "Id",
+    "IdentityError",
     "Info",
     "Leg",
+    "Locked",
     "Media",
     "NotFound",
     "Proxy",
     "Recording",
     "RecordingChange",
+    "RecordingError",
     "RecordingEvent",
     "RecordingState",
     "StartError",
@@ -56,4 +71,6 @@ __all__ = [
     "TapPacket",
     "Timeout",
     "TimeoutEvent",
+    "decrypt",
+    "open_recording",
 ]

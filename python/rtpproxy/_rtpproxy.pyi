@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias, final
 
 from rtpproxy.calls import Direction, Host, Id, Media
 
-__all__ = ["Door", "Tap", "run_cli"]
+__all__ = ["Door", "RecordingFile", "Tap", "run_cli"]
 
 _Place: TypeAlias = tuple[str, int]
 
@@ -96,6 +96,13 @@ class Door:
     @property
     def events_dropped(self) -> int: ...
     def close(self) -> None: ...
+
+@final
+class RecordingFile:
+    def __new__(
+        cls, path: str | PathLike[str], identities: Sequence[str | PathLike[str]]
+    ) -> RecordingFile: ...
+    def read(self, max_bytes: int) -> bytes: ...
 
 @final
 class Tap:

@@ -4,7 +4,20 @@ Arguments that cannot be right (a wrong type, white space in a call-id, a port o
 :class:`TypeError` or :class:`ValueError` before anything is sent. Everything after that is an :class:`Error`.
 """
 
-__all__ = ["Closed", "CommandError", "ConnectionLost", "Error", "NotFound", "StartError", "Timeout"]
+from pathlib import Path
+
+__all__ = [
+    "Closed",
+    "CommandError",
+    "ConnectionLost",
+    "Error",
+    "IdentityError",
+    "Locked",
+    "NotFound",
+    "RecordingError",
+    "StartError",
+    "Timeout",
+]
 
 
 class Error(Exception):
@@ -53,3 +66,35 @@ class Timeout(Error, TimeoutError):
 
 class Closed(Error):
     """The :class:`~rtpproxy.Proxy` or :class:`~rtpproxy.Client` is closed, or belongs to a parent process."""
+
+
+class RecordingError(Error):
+    """A file of a recording is damaged, or is none; the text begins with its path."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = Path(path)
+        """The file."""
+        self.reason = reason
+        """What is wrong with it."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class Locked(RecordingError):
+    """A file of a recording is encrypted, and none of the identities opens it."""
+
+
+class IdentityError(Error):
+    """A file with a secret key is of no use; the text begins with its path."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = Path(path)
+        """The file."""
+        self.reason = reason
+        """What is wrong with it."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"

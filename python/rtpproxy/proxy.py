@@ -49,6 +49,8 @@ class Proxy(ThroughDoor):
     :param record_rotate_time_s: A recording goes on in the next file after so many seconds.
     :param record_max_age_s: Recordings that ended so many seconds ago are removed.
     :param record_quota_bytes: The oldest recordings are removed while all take more than this.
+    :param preroll_s: How many seconds a recording reaches back before its begin; 0 if not given.
+    :param preroll_memory_bytes: Memory for what is kept for that, of all calls together.
     :param codec_map: Names of dynamic payload types for the recordings: ``{111: "opus/48000/2"}``.
     :param record_encrypt: Who can read recordings, which are then encrypted: public keys (``"age1…"``,
         ``"ssh-ed25519 …"``), or paths of files with one on each line.
@@ -102,6 +104,8 @@ class Proxy(ThroughDoor):
         record_rotate_time_s: int | None = None,
         record_max_age_s: int | None = None,
         record_quota_bytes: int | None = None,
+        preroll_s: int | None = None,
+        preroll_memory_bytes: int | None = None,
         codec_map: Mapping[int, str] | None = None,
         record_encrypt: Sequence[str] = (),
         record_events: Sequence[str] = (),
@@ -140,6 +144,8 @@ class Proxy(ThroughDoor):
         options.number("--record-rotate-time", "record_rotate_time_s", record_rotate_time_s, unit="s")
         options.number("--record-max-age", "record_max_age_s", record_max_age_s, unit="s")
         options.number("--record-quota", "record_quota_bytes", record_quota_bytes)
+        options.number("--preroll", "preroll_s", preroll_s)
+        options.number("--preroll-memory", "preroll_memory_bytes", preroll_memory_bytes)
         for payload_type, codec in (codec_map or {}).items():
             options.text("--codec-map", "codec_map", f"{payload_type}={codec}")
         options.texts("--record-encrypt", "record_encrypt", record_encrypt)

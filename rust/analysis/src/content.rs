@@ -7,7 +7,7 @@ use std::path::Path;
 use rtpproxy_core::compression::Content;
 use rtpproxy_core::sealed::State;
 
-use crate::unlock::{Identities, Kind, Unlocked};
+use crate::unlock::{Identities, Kind, UnlockError, Unlocked};
 
 /// Opens a file of a recording, with `identities` if it is encrypted.
 ///
@@ -17,6 +17,40 @@ use crate::unlock::{Identities, Kind, Unlocked};
 pub(crate) fn open(path: &Path, identities: &Identities) -> io::Result<Content<Ending<File>>> {
     let file = Unlocked::new(File::open(path)?, identities)?;
     Content::new(Ending::of(file))
+}
+
+/// A file of a recording as it was before it was compressed and encrypted.
+///
+/// Damage ends the reading with an error. A sealed file that is being written, or was when its relay was killed, ends
+/// with its last whole chunk.
+pub struct PlainFile(Content<Unlocked<File>>);
+
+impl PlainFile {
+    /// Opens a file, with `identities` if it is encrypted.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is encrypted and no identity opens it.
+    pub fn open(path: &Path, identities: &Identities) -> Result<Self, UnlockError> {
+        let file = Unlocked::new(File::open(path)?, identities)?;
+        Ok(Self(Content::new(file)?))
+    }
+}
+
+impl Read for PlainFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer);
+        match read {
+            Err(error)
+                if self.0.broken().is_none()
+                    && self.0.source_mut().kind() == Kind::Age
+                    && is_damage(&error) =>
+            {
+                Err(io::Error::new(io::ErrorKind::InvalidData, AGE_DAMAGED))
+            }
+            read => read,
+        }
+    }
 }
 
 /// An encrypted file, which ends where nothing more can be read of it.
@@ -64,13 +98,10 @@ impl<R: Read> Read for Ending<R> {
             return Ok(0);
         }
         match self.file.read(buffer) {
-            Err(error)
-                if self.kind() != Kind::Plain
-                    && matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
-            {
+            Err(error) if self.kind() != Kind::Plain && is_damage(&error) => {
                 self.cut = Some(match self.kind() {
                     Kind::Sealed => error.to_string(),
-                    _ => "what follows in the encrypted file is damaged, or cut off".to_owned(),
+                    _ => AGE_DAMAGED.to_owned(),
                 });
                 Ok(0)
             }
@@ -90,3 +121,9 @@ impl<R: Read> Read for UpToDamage<'_, R> {
         }
     }
 }
+
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
+const AGE_DAMAGED: &str = "what follows in the encrypted file is damaged, or cut off";

@@ -17,7 +17,7 @@
 pub mod audio;
 pub mod capture;
 pub mod codec;
-mod content;
+pub mod content;
 pub mod journal;
 pub mod listing;
 mod native;

@@ -69,8 +69,10 @@ impl fmt::Debug for Identities {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("identity {}: {reason}", path.display())]
 pub struct IdentityError {
-    path: PathBuf,
-    reason: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Why it is of no use.
+    pub reason: String,
 }
 
 /// Why an encrypted file cannot be opened.

@@ -172,7 +172,8 @@ fn they_are_found_and_listed() {
         let folder = sample.path.parent().unwrap().to_owned();
         let found = find(std::slice::from_ref(&folder)).unwrap();
         assert_eq!((found.len(), &found[0].stem), (1, &folder.join("call=f")));
-        let list = || listing::list(std::slice::from_ref(&folder), &|_| true, &|| ()).0;
+        let list =
+            || listing::list(std::slice::from_ref(&folder), &Identities::default(), &|_| true, &|| ()).0;
         let listed = list();
         assert_eq!((listed.len(), listed[0].state, &listed[0].path), (1, State::Finished, &sample.path));
         assert_eq!(listed[0].size, sample.path.metadata().unwrap().len());

@@ -163,9 +163,15 @@ impl Journal {
     }
 
     fn calls(&self) -> Vec<Call> {
-        let (calls, errors) = calls(std::slice::from_ref(&self.path), &|_| true, &|| {});
+        let (calls, errors) = self.calls_and_errors();
         assert!(errors.is_empty(), "{errors:?}");
         calls
+    }
+
+    fn calls_and_errors(&self) -> (Vec<Call>, Vec<String>) {
+        let (calls, errors) =
+            calls(std::slice::from_ref(&self.path), &Identities::default(), &|_| true, &|| {});
+        (calls, errors.iter().map(ToString::to_string).collect())
     }
 
     /// What is cut out of a call; nothing if the segment does not tell of it.
@@ -178,7 +184,7 @@ impl Journal {
 /// The payloads in the capture of a call. Its figures are those of what is in it.
 fn cut(call: &Call) -> Vec<Vec<u8>> {
     let mut bytes = Vec::new();
-    let figures = call.cut(&mut bytes).unwrap();
+    let figures = call.cut(&mut bytes, &Identities::default()).unwrap();
     let mut found = Vec::new();
     let mut salvage = Salvage::new(&bytes[..], None).unwrap();
     while let Some(event) = salvage.next().unwrap() {
@@ -256,9 +262,12 @@ fn compressed_segments_hold_the_same() {
             assert_eq!(journal.cut(number), sample.said(number, usize::MAX, NO_HOLE));
         }
         assert!(journal.calls().iter().all(|call| call.figures.packets == 25));
-        // As far as it can be read.
+        // As far as it can be read, which is told.
         let torn = Journal::of(&compressed[..compressed.len() / 2], suffix);
-        assert!(torn.cut(0).len() <= 25);
+        let (calls, errors) = torn.calls_and_errors();
+        assert!(calls.iter().all(|call| cut(call).len() <= 25));
+        let [error] = &errors[..] else { panic!("{errors:?}") };
+        assert!(error.starts_with(&torn.path.display().to_string()) && error.contains("damaged"), "{error}");
     }
 }
 
@@ -436,9 +445,9 @@ proptest! {
         changed[at..end].copy_from_slice(&bytes[..end - at]);
         for bytes in [changed, bytes] {
             let journal = Journal::of(&bytes, "");
-            let (calls, _) = calls(std::slice::from_ref(&journal.path), &|_| true, &|| {});
+            let (calls, _) = calls(std::slice::from_ref(&journal.path), &Identities::default(), &|_| true, &|| {});
             for call in calls {
-                let _ = call.cut(&mut std::io::sink());
+                let _ = call.cut(&mut std::io::sink(), &Identities::default());
             }
         }
     }

@@ -234,7 +234,6 @@ fn layout(flags: &Flags, compat: bool, format: RecordFormat) -> Result<RecordLay
             flags.record_rotate_time.is_some(),
             "--record-rotate-time: --record-segment says how long a file is",
         ),
-        (!flags.record_encrypt.is_empty(), "--record-encrypt: it cannot encrypt its files"),
         (runs_programs, "--record-events exec: it writes no sidecar for each recording"),
     ];
     match conflicts.into_iter().find(|(is_given, _)| *is_given) {

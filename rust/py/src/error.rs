@@ -1,7 +1,11 @@
 //! Errors as the exceptions of `rtpproxy.errors`.
 
-use pyo3::exceptions::PyValueError;
+use std::io;
+use std::path::Path;
+
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
+use rtpproxy_analysis::unlock::UnlockError;
 use rtpproxy_core::command::{Command, ErrorCode, Party};
 use rtpproxy_relay::client::ClientError;
 #[cfg(target_os = "linux")]
@@ -12,7 +16,10 @@ mod python {
     pyo3::import_exception!(rtpproxy.errors, CommandError);
     pyo3::import_exception!(rtpproxy.errors, ConnectionLost);
     pyo3::import_exception!(rtpproxy.errors, Error);
+    pyo3::import_exception!(rtpproxy.errors, IdentityError);
+    pyo3::import_exception!(rtpproxy.errors, Locked);
     pyo3::import_exception!(rtpproxy.errors, NotFound);
+    pyo3::import_exception!(rtpproxy.errors, RecordingError);
     pyo3::import_exception!(rtpproxy.errors, StartError);
     pyo3::import_exception!(rtpproxy.errors, Timeout);
 }
@@ -81,6 +88,36 @@ pub(crate) fn client(error: ClientError) -> PyErr {
 /// No relay came about, or no place to listen.
 pub(crate) fn not_started(reason: String) -> PyErr {
     python::StartError::new_err(reason)
+}
+
+/// A file with a secret key is of no use.
+pub(crate) fn identity(path: &Path, reason: &str) -> PyErr {
+    python::IdentityError::new_err((path.to_owned(), reason.to_owned()))
+}
+
+/// A file of a recording is encrypted and cannot be opened.
+pub(crate) fn locked(path: &Path, error: &UnlockError) -> PyErr {
+    match error {
+        UnlockError::NoIdentity => {
+            python::Locked::new_err((path.to_owned(), "it is encrypted: identities are needed"))
+        }
+        UnlockError::OtherIdentity => python::Locked::new_err((path.to_owned(), error.to_string())),
+        _ => python::RecordingError::new_err((path.to_owned(), error.to_string())),
+    }
+}
+
+/// A file of a recording cannot be read: the system refuses, or what is in it is damaged.
+pub(crate) fn not_read(path: &Path, error: &io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(code) => PyOSError::new_err((code, without_code(error), path.to_owned())),
+        None => python::RecordingError::new_err((path.to_owned(), error.to_string())),
+    }
+}
+
+/// Python names the code itself.
+fn without_code(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" (os error").map_or(text.clone(), |(text, _)| text.to_owned())
 }
 
 /// The door is closed.

@@ -13,6 +13,7 @@ mod error;
 mod events;
 #[cfg(target_os = "linux")]
 mod in_process;
+mod recording_file;
 mod socket;
 mod tap;
 mod wait;
@@ -25,6 +26,8 @@ mod _rtpproxy {
 
     #[pymodule_export]
     use crate::door::Door;
+    #[pymodule_export]
+    use crate::recording_file::RecordingFile;
     #[pymodule_export]
     use crate::tap::Tap;
 

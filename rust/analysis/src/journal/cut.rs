@@ -11,15 +11,16 @@ use rtpproxy_core::time::Wall;
 use super::Call;
 use super::segment::{Found, Owners, Segment};
 use crate::listing::time_text;
+use crate::unlock::Identities;
 
 impl Call {
     /// Writes everything that was recorded of the call into `out`, as pcapng with an interface for each leg; gives back
-    /// how much that is.
+    /// how much that is. Encrypted segments are opened with `identities`.
     ///
     /// # Errors
     ///
     /// When a segment cannot be read, or `out` not be written.
-    pub fn cut(&self, out: &mut impl Write) -> io::Result<Figures> {
+    pub fn cut(&self, out: &mut impl Write, identities: &Identities) -> io::Result<Figures> {
         let mut bytes = Vec::new();
         let comments = self.comments();
         pcapng::section(&comments.iter().map(String::as_str).collect::<Vec<_>>(), &mut bytes);
@@ -31,7 +32,7 @@ impl Call {
         for path in &self.segments {
             let named =
                 |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-            let (segment, _) = Segment::open(path).map_err(named)?;
+            let (segment, _) = Segment::open(path, identities).map_err(named)?;
             let visited = segment.visit(&|member| self.is(member), &mut |found| cut.found(self, found, out));
             visited.map_err(named)?;
             cut.end_segment();

@@ -21,6 +21,7 @@ use rtpproxy_core::time::Wall;
 pub(crate) use self::check::IndexCheck;
 pub use self::check::WrongIndex;
 use self::segment::Segment;
+use crate::unlock::Identities;
 
 /// A call in a journal: all that was recorded of it with one tag of the caller.
 #[derive(Clone, Debug)]
@@ -59,7 +60,7 @@ impl Call {
     }
 }
 
-/// A segment that cannot be read, or a folder.
+/// A segment that cannot be read, or not all of it, or a folder.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", path.display())]
 pub struct JournalError {
@@ -104,10 +105,11 @@ pub fn segments(paths: &[PathBuf]) -> Result<Vec<PathBuf>, JournalError> {
     Ok(found)
 }
 
-/// The calls in `segments`, of which `wants` is true, by their ids. Segments that cannot be read are left out, and given
-/// back with the reason.
+/// The calls in `segments`, of which `wants` is true, by their ids. Encrypted segments are opened with `identities`. Those
+/// that cannot be read, or not all of them, are given back with the reason.
 pub fn calls(
     segments: &[PathBuf],
+    identities: &Identities,
     wants: &dyn Fn(&CallId) -> bool,
     progress: &dyn Fn(),
 ) -> (Vec<Call>, Vec<JournalError>) {
@@ -115,14 +117,18 @@ pub fn calls(
     let mut errors = Vec::new();
     for path in segments {
         progress();
-        let opened = Segment::open(path).and_then(|(segment, path)| Ok((segment.members()?, path)));
-        let (members, path) = match opened {
+        let opened =
+            Segment::open(path, identities).and_then(|(segment, path)| Ok((segment.members()?, path)));
+        let ((members, damage), path) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 errors.push(JournalError { path: path.clone(), error });
                 continue;
             }
         };
+        if let Some(damage) = damage {
+            errors.push(JournalError { path: path.clone(), error: io::Error::other(damage) });
+        }
         for (member, figures) in members.into_iter().filter(|(member, _)| wants(&member.call_id)) {
             let key = (member.call_id.as_bytes().to_vec(), member.from_tag.as_bytes().to_vec());
             let call = calls.entry(key).or_insert_with(|| Call::new(&member));

@@ -10,9 +10,11 @@ use rtpproxy_core::compression::Content;
 use rtpproxy_core::journal::{BLOCK_TYPE, Figures, Index, Member, Record};
 use rtpproxy_core::pcapng;
 use rtpproxy_core::salvage::{Event, Format, Piece, Salvage};
+use rtpproxy_core::sealed::State;
 
 use super::cut::{PacketBlock, end_of};
-use crate::content::UpToDamage;
+use crate::content::{Ending, UpToDamage};
+use crate::unlock::{Identities, Kind, Unlocked};
 use crate::verify::without_part;
 
 /// An open segment.
@@ -21,7 +23,9 @@ pub(super) struct Segment {
     file: File,
     /// The length at which it is read, though it may grow.
     len: u64,
-    is_compressed: bool,
+    /// Places in it are not those that the indexes tell: it is compressed or encrypted, and read from its beginning.
+    is_packed: bool,
+    identities: Identities,
     /// The indexes, in the order of the file. What they tell of lies before each without a gap.
     indexes: Vec<Index>,
     /// Where what no index tells of begins again.
@@ -38,8 +42,8 @@ pub(super) enum Found<'a> {
 }
 
 impl Segment {
-    /// Opens a segment, which may get its final name meanwhile.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, PathBuf)> {
+    /// Opens a segment, which may get its final name meanwhile, with `identities` if it is encrypted.
+    pub(super) fn open(path: &Path, identities: &Identities) -> io::Result<(Self, PathBuf)> {
         let (file, path) = match (File::open(path), without_part(path)) {
             (Err(error), Some(finished)) if error.kind() == ErrorKind::NotFound => {
                 (File::open(&finished)?, finished)
@@ -47,22 +51,27 @@ impl Segment {
             (file, _) => (file?, path.to_owned()),
         };
         let len = file.metadata()?.len();
-        let is_compressed = Content::new(&file)?.compression().is_some();
-        let mut segment = Self { file, len, is_compressed, indexes: Vec::new(), tail: len };
-        if !is_compressed {
+        let identities = identities.clone();
+        let mut segment = Self { file, len, is_packed: false, identities, indexes: Vec::new(), tail: len };
+        segment.is_packed = {
+            let mut content = segment.content()?;
+            content.compression().is_some() || content.source_mut().kind() != Kind::Plain
+        };
+        if !segment.is_packed {
             segment.read_indexes()?;
         }
         Ok((segment, path))
     }
 
-    /// The recordings in it with their figures, each time it tells of them.
-    pub(super) fn members(&self) -> io::Result<Vec<(Member, Figures)>> {
+    /// The recordings in it with their figures, each time it tells of them, and what damage hid others.
+    pub(super) fn members(&self) -> io::Result<(Members, Option<String>)> {
         if let Some(directory) = self.directory() {
             let entries = directory.iter().flat_map(|index| &index.entries);
-            return Ok(entries.filter_map(|entry| Some((entry.member.clone()?, entry.figures))).collect());
+            let members = entries.filter_map(|entry| Some((entry.member.clone()?, entry.figures)));
+            return Ok((members.collect(), None));
         }
         let mut members = Owners::default();
-        self.scan(self.begin(), &mut |found| take_in(found, &mut members))?;
+        let damage = self.scan(self.begin(), &mut |found| take_in(found, &mut members))?;
         for entry in self.parts().flat_map(|index| &index.entries) {
             entry.member.iter().for_each(|member| members.add(member));
             if let Some((_, figures)) = members.of(entry.first_interface) {
@@ -70,7 +79,7 @@ impl Segment {
             }
         }
         self.walk(self.tail, self.len, &mut |found| take_in(found, &mut members))?;
-        Ok(members.into_list())
+        Ok((members.into_list(), damage))
     }
 
     /// Gives what may be of recordings that `wants` wants to `visit`, in order, among others.
@@ -224,14 +233,14 @@ impl Segment {
         Ok(at)
     }
 
-    /// Looks through the beginning of the segment, damaged or not.
-    fn scan(&self, end: u64, visit: &mut dyn FnMut(Found<'_>)) -> io::Result<()> {
+    /// Looks through the beginning of the segment, damaged or not; gives back what was wrong with how it is compressed or
+    /// encrypted. That the last chunk is missing of a sealed file that is being written, or was, is not wrong.
+    fn scan(&self, end: u64, visit: &mut dyn FnMut(Found<'_>)) -> io::Result<Option<String>> {
         if end == 0 {
-            return Ok(());
+            return Ok(None);
         }
-        let source = At { file: &self.file, at: 0 };
-        let limit = if self.is_compressed { u64::MAX } else { end };
-        let mut content = Content::new(source)?;
+        let mut content = self.content()?;
+        let limit = if self.is_packed { u64::MAX } else { end };
         let mut salvage = Salvage::new(UpToDamage(&mut content).take(limit), Some(Format::Pcapng))?;
         while let Some(event) = salvage.next()? {
             match event {
@@ -243,9 +252,30 @@ impl Segment {
                 Event::Hole(_) | Event::Tail(_) => {}
             }
         }
-        Ok(())
+        drop(salvage);
+        let broken = content.broken().map(ToString::to_string);
+        let source = content.source_mut();
+        let holes = source.sealed().and_then(holes);
+        Ok(source.cut().map(str::to_owned).or(holes).or(broken))
+    }
+
+    /// What it holds, from its beginning.
+    fn content(&self) -> io::Result<Content<Ending<At<'_>>>> {
+        let mut file = Unlocked::new(At { file: &self.file, at: 0 }, &self.identities)?;
+        file.leave_out_damage();
+        Content::new(Ending::of(file))
     }
 }
+
+/// What was left out of a sealed file.
+fn holes(state: &State) -> Option<String> {
+    let count = (state.holes.len() as u64 + state.holes_more).max(state.missing.min(1));
+    (count > 0)
+        .then(|| format!("{count} places in the encrypted file are damaged: what was there is missing"))
+}
+
+/// Recordings with their figures.
+pub(super) type Members = Vec<(Member, Figures)>;
 
 /// Recordings, each with something of its own, by the interfaces of their packets.
 #[derive(Debug)]

@@ -22,6 +22,7 @@ use rtpproxy_core::time::Wall;
 use serde::{Serialize, Serializer};
 
 use crate::journal::{self, Call, Figures, JournalError, is_segment_path};
+use crate::unlock::Identities;
 use crate::verify::{is_being_written, without_part};
 
 use crate::recording::chain::without_recovered;
@@ -94,13 +95,14 @@ impl State {
 /// The recordings in `folders` and below, of which `wants` is true, sorted by their start; those whose start nobody
 /// knows come last. Symbolic links are followed only to the `folders` themselves.
 ///
-/// `progress` is told of each recording. Folders that cannot be read are left out, and given back with the reason.
+/// `identities` open encrypted journals; nothing else that is encrypted is read. `progress` is told of each recording. Folders that cannot be read are left out, and given back with the reason.
 pub fn list(
     folders: &[PathBuf],
+    identities: &Identities,
     wants: &dyn Fn(&Entry) -> bool,
     progress: &dyn Fn(),
 ) -> (Vec<Entry>, Vec<ListError>) {
-    let mut listing = Listing { entries: Vec::new(), errors: Vec::new(), wants, progress };
+    let mut listing = Listing { entries: Vec::new(), errors: Vec::new(), identities, wants, progress };
     let mut waiting = folders.to_vec();
     while let Some(path) = waiting.pop() {
         match listing.folder(&path) {
@@ -126,6 +128,7 @@ pub struct ListError {
 struct Listing<'a> {
     entries: Vec<Entry>,
     errors: Vec<ListError>,
+    identities: &'a Identities,
     wants: &'a dyn Fn(&Entry) -> bool,
     progress: &'a dyn Fn(),
 }
@@ -183,7 +186,7 @@ impl Listing<'_> {
 
     /// Takes in the calls of segments, each once.
     fn journal(&mut self, segments: &[PathBuf]) {
-        let (calls, errors) = journal::calls(segments, &|_| true, &|| {});
+        let (calls, errors) = journal::calls(segments, self.identities, &|_| true, &|| {});
         calls.iter().for_each(|call| self.add(of_journal(call)));
         for JournalError { path, error } in errors {
             let error = Some(error.to_string());

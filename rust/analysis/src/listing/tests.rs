@@ -13,7 +13,7 @@ const CALLER: &str = "192.0.2.1:4000";
 const CALLEE: &str = "192.0.2.2:5000";
 
 fn all(folder: &TempDir) -> Vec<Entry> {
-    let (entries, errors) = list(&[folder.path().to_owned()], &|_| true, &|| {});
+    let (entries, errors) = list(&[folder.path().to_owned()], &Identities::default(), &|_| true, &|| {});
     assert!(errors.is_empty(), "{errors:?}");
     entries
 }
@@ -188,7 +188,7 @@ fn what_is_not_wanted_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("x.pcapng"), pcapng(10)).unwrap();
     let folders = [folder.path().to_owned(), "/nonexistent/x".into()];
-    let (entries, errors) = list(&folders, &|entry| entry.start.is_none(), &|| {});
+    let (entries, errors) = list(&folders, &Identities::default(), &|entry| entry.start.is_none(), &|| {});
     assert!(entries.is_empty());
     assert!(errors[0].to_string().starts_with("/nonexistent/x: "), "{errors:?}");
 }

@@ -15,8 +15,13 @@ use super::{Extract, is_folder, progress};
 use crate::{complain, say};
 
 /// Writes the capture or the audio of the call; true if all went well.
-pub(super) fn extract(options: &Extract, wanted: &str, format: AudioFormat) -> Result<bool, String> {
-    let (call, is_well) = find(options, wanted)?;
+pub(super) fn extract(
+    options: &Extract,
+    wanted: &str,
+    format: AudioFormat,
+    identities: &Identities,
+) -> Result<bool, String> {
+    let (call, is_well) = find(options, wanted, identities)?;
     let is_capture = options.capture
         || options
             .output
@@ -37,7 +42,7 @@ pub(super) fn extract(options: &Extract, wanted: &str, format: AudioFormat) -> R
     }
     // Beside the output, where others may read no more than that; half a file would pass for a whole one.
     let capture = output.with_file_name(format!(".rtpproxy-extract-{}.pcapng", std::process::id()));
-    let outcome = cut(&call, &capture).and_then(|report| {
+    let outcome = cut(&call, &capture, identities).and_then(|report| {
         if is_capture {
             fs::rename(&capture, &output).map_err(|error| format!("{}: {error}", output.display()))?;
             return Ok(format!("{}: {report}", output.display()));
@@ -53,14 +58,15 @@ pub(super) fn extract(options: &Extract, wanted: &str, format: AudioFormat) -> R
 }
 
 /// The call that is meant, and whether all of the journal could be read.
-fn find(options: &Extract, wanted: &str) -> Result<(Call, bool), String> {
+fn find(options: &Extract, wanted: &str, identities: &Identities) -> Result<(Call, bool), String> {
     let segments = journal::segments(&options.recordings).map_err(|error| error.to_string())?;
     if segments.is_empty() {
         return Err("there are no segments of a journal (journal-*.pcapng) in what was given".to_owned());
     }
     let bar = progress(segments.len());
     let fits = |id: &[u8]| String::from_utf8_lossy(id).contains(wanted);
-    let (mut calls, errors) = journal::calls(&segments, &|id| fits(id.as_bytes()), &|| bar.inc(1));
+    let (mut calls, errors) =
+        journal::calls(&segments, identities, &|id| fits(id.as_bytes()), &|| bar.inc(1));
     bar.finish_and_clear();
     for error in &errors {
         complain(&error.to_string());
@@ -76,7 +82,9 @@ fn find(options: &Extract, wanted: &str) -> Result<(Call, bool), String> {
         Ok([call]) => Ok((call, errors.is_empty())),
         Err(none) if none.is_empty() => {
             let tag = options.from_tag.as_ref().map(|tag| format!(" and the tag {tag}")).unwrap_or_default();
-            Err(format!("there is no call {wanted}{tag} in the {} segments", segments.len()))
+            let segments = segments.len();
+            let readable = if errors.is_empty() { "" } else { ", as far as they can be read" };
+            Err(format!("there is no call {wanted}{tag} in the {segments} segments{readable}"))
         }
         Err(several) => {
             let list = several.iter().take(LISTED_MAX).map(|call| {
@@ -92,10 +100,10 @@ fn find(options: &Extract, wanted: &str) -> Result<(Call, bool), String> {
 }
 
 /// Writes the packets of the call, and says how many they are.
-fn cut(call: &Call, path: &Path) -> Result<String, String> {
+fn cut(call: &Call, path: &Path, identities: &Identities) -> Result<String, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut out = BufWriter::new(create(path).map_err(failed)?);
-    let figures = call.cut(&mut out).map_err(|error| error.to_string())?;
+    let figures = call.cut(&mut out, identities).map_err(|error| error.to_string())?;
     out.flush().map_err(failed)?;
     let (segments, packets, dropped) = (call.segments.len(), figures.packets, figures.dropped);
     let missing = if dropped > 0 { format!(", {dropped} are missing") } else { String::new() };

@@ -91,7 +91,7 @@ impl Extract {
         let format = AudioFormat::new(&self.format, self.encoding()).map_err(|error| error.to_string())?;
         let identities = Identities::read(&self.identity).map_err(|error| error.to_string())?;
         if let Some(call) = &self.call {
-            return journal::extract(self, call, format);
+            return journal::extract(self, call, format, &identities);
         }
         if let Some(segment) = self.recordings.iter().find(|path| is_segment_path(path) && path.is_file()) {
             let text = "it is a segment of a journal; --call says which of its calls";

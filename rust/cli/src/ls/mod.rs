@@ -13,6 +13,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use rtpproxy_analysis::listing::{self, Entry, State};
+use rtpproxy_analysis::unlock::Identities;
 use rtpproxy_core::time::Wall;
 
 use crate::complain;
@@ -40,6 +41,9 @@ pub(crate) struct Ls {
     /// Only recordings that start before this time, or until the end of this day.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
+    /// File with a secret key of age or ssh that opens encrypted journals; repeatable.
+    #[arg(short, long, value_name = "FILE")]
+    identity: Vec<PathBuf>,
     /// Print a line of JSON for each recording.
     #[arg(long)]
     json: bool,
@@ -62,8 +66,9 @@ impl Ls {
         let from = self.from.as_deref().map(|text| when::start(text, now)).transpose()?;
         let to = self.to.as_deref().map(|text| when::end(text, now)).transpose()?;
         let wants = |entry: &Entry| self.wants_ids(entry) && is_between(entry.start, from, to);
+        let identities = Identities::read(&self.identity).map_err(|error| error.to_string())?;
         let bar = progress();
-        let (entries, errors) = listing::list(&self.folders, &wants, &|| bar.inc(1));
+        let (entries, errors) = listing::list(&self.folders, &identities, &wants, &|| bar.inc(1));
         bar.finish_and_clear();
         for error in &errors {
             complain(&format!("ls: {error}"));
