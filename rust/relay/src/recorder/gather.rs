@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use rtpproxy_core::recording::RecordingEvent;
 use rtpproxy_core::time::Wall;
 use slab::Slab;
@@ -23,6 +24,8 @@ pub(super) struct Gathered {
     waiting: Vec<Waiting>,
     /// Nothing older is to come.
     settled: Wall,
+    /// The place of each recording among those that wait, by its number: in the order in which they came first.
+    places: HashMap<u64, u32>,
 }
 
 impl Gathered {
@@ -43,7 +46,7 @@ impl Gathered {
             match arrived {
                 Arrived::Packet(index, packet) => {
                     let what = What::Packet { chunk: place as u32, index: index as u32 };
-                    self.waiting.push(Waiting { id: packet.id.0, at: packet.at.wall, what });
+                    self.waiting.push(Waiting { id: packet.id.0, place: 0, at: packet.at.wall, what });
                     packets += 1;
                 }
                 Arrived::Note(note) => self.waiting.push(Waiting::note(note, &mut self.notes)),
@@ -71,8 +74,9 @@ impl Gathered {
         self.chunks.iter().any(|(_, held)| now.saturating_duration_since(held.since) >= span)
     }
 
-    /// Gives what has no older ones to wait for, or everything: recording by recording, the packets of each in the order
-    /// of time, notes where they came between them. Chunks that are empty then go to `back`.
+    /// Gives what has no older ones to wait for, or everything: recording by recording, the one that came first before the
+    /// others, since it may be that a later one takes its name; the packets of each in the order of time, notes where
+    /// they came between them. Chunks that are empty then go to `back`.
     pub(super) fn release(
         &mut self,
         all: bool,
@@ -81,7 +85,12 @@ impl Gathered {
     ) {
         let until = if all { LATER } else { self.settled };
         let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.sort_by_key(|waiting| waiting.id);
+        self.places.clear();
+        for waiting in &mut waiting {
+            let next = self.places.len() as u32;
+            waiting.place = *self.places.entry(waiting.id).or_insert(next);
+        }
+        waiting.sort_by_key(|waiting| waiting.place);
         for same in waiting.chunk_by_mut(|one, next| one.id == next.id) {
             self.date_notes(same);
             same.sort_by_key(|waiting| waiting.at);
@@ -138,13 +147,15 @@ struct Held {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     id: u64,
+    /// That of its recording.
+    place: u32,
     at: Wall,
     what: What,
 }
 
 impl Waiting {
     fn note(note: Note, notes: &mut Slab<Note>) -> Self {
-        Self { id: note.id().0, at: LATER, what: What::Note(notes.insert(note) as u32) }
+        Self { id: note.id().0, place: 0, at: LATER, what: What::Note(notes.insert(note) as u32) }
     }
 }
 

@@ -97,6 +97,23 @@ fn a_packet_waits_for_older_ones_and_notes_for_the_packets_before_them() {
 }
 
 #[test]
+fn a_recording_that_came_first_is_given_first() {
+    let mut way = Way::new();
+    for (id, name) in [(9, b"one"), (4, b"two"), (7, b"tri")] {
+        way.event(RecordingEvent::Start(Box::new(start(id, name, Coverage::Call))));
+        way.packet(id, 10);
+        way.event(RecordingEvent::End { id: RecordingId(id), at: at(10), reason: EndReason::Stopped });
+    }
+    way.packet(2, 30);
+    way.hand_over(20);
+    let given: Vec<u64> = way.release(false).iter().map(|one| one.1).collect();
+    assert_eq!(given, [9, 9, 9, 4, 4, 4, 7, 7, 7]);
+    way.packet(1, 30);
+    way.hand_over(30);
+    assert_eq!(way.release(false), [('p', 2, 30), ('p', 1, 30)]);
+}
+
+#[test]
 fn what_waits_too_long_is_overdue() {
     let mut way = Way::new();
     way.packet(1, 10);

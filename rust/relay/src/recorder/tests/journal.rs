@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rtpproxy_analysis::journal as reader;
+use rtpproxy_analysis::unlock::Identities;
 use rtpproxy_core::frame;
 use rtpproxy_core::journal::{self, Index, Member, Record};
 use rtpproxy_core::recording::{Channel, Coverage, EndReason, Leg, Mark};
@@ -289,13 +290,13 @@ proptest! {
 /// What is cut out of the journal of each call, and what that says is missing, is all of it.
 fn cut_is_all(folders: &[PathBuf], sent: &BTreeMap<u64, u64>) -> Result<(), TestCaseError> {
     let paths = reader::segments(folders).unwrap();
-    let (calls, errors) = reader::calls(&paths, &|_| true, &|| {});
+    let (calls, errors) = reader::calls(&paths, &Identities::default(), &|_| true, &|| {});
     prop_assert!(errors.is_empty(), "{:?}", errors);
     let mut found = BTreeMap::new();
     for call in calls {
         let id = std::str::from_utf8(call.call_id.as_bytes()).unwrap()[5..].parse::<u64>().unwrap();
         let mut bytes = Vec::new();
-        let cut = call.cut(&mut bytes).unwrap();
+        let cut = call.cut(&mut bytes, &Identities::default()).unwrap();
         prop_assert_eq!((cut.packets, cut.bytes), (call.figures.packets, call.figures.bytes), "call {}", id);
         let packets = super::read::pcapng(&bytes).packets;
         prop_assert_eq!(
