@@ -196,9 +196,9 @@ def test_a_recording_that_is_still_written_is_heard(
     call = make_call(daemon, "call")
     call.talk(50)
     part = daemon.recordings / "call=from.pcapng.part"
-    wait_until(lambda: part.exists() and part.stat().st_size > 2 * 50 * 172, "a flush")
-    done = extract(tmp_path, part, "-o", "now.wav")
-    assert "of the caller 50 packets, of the callee 50" in done.stdout
+    all_of_it = "of the caller 50 packets, of the callee 50"
+    wait_until(part.exists, "the recording is there")
+    wait_until(lambda: all_of_it in extract(tmp_path, part, "-o", "now.wav").stdout, "everything is heard")
 
     torn = tmp_path / "torn.pcapng.part"
     torn.write_bytes(part.read_bytes()[:-100])
