@@ -197,8 +197,11 @@ def test_a_recording_that_is_still_written_is_heard(
     call.talk(50)
     part = daemon.recordings / "call=from.pcapng.part"
     all_of_it = "of the caller 50 packets, of the callee 50"
-    wait_until(part.exists, "the recording is there")
-    wait_until(lambda: all_of_it in extract(tmp_path, part, "-o", "now.wav").stdout, "everything is heard")
+
+    def is_heard() -> bool:
+        return all_of_it in run(binary(), "extract", part, "-o", "now.wav", cwd=tmp_path).stdout
+
+    wait_until(is_heard, "all that was said is heard")
 
     torn = tmp_path / "torn.pcapng.part"
     torn.write_bytes(part.read_bytes()[:-100])

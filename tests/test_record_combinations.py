@@ -46,6 +46,7 @@ COMBINATIONS = {
     "preroll encrypt gzip dates": PREROLL + ENCRYPT + GZIP + DATES,
     "journal preroll": JOURNAL + PREROLL,
     "journal zstd spool": JOURNAL + ZSTD + SPOOL,
+    "journal gzip encrypt": JOURNAL + GZIP + ENCRYPT,
 }
 RECIPIENT = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa"
 CALLS = 4
@@ -267,7 +268,6 @@ def check(folders: Folders) -> dict[Path, int | None]:
         (JOURNAL + DATES, "--record-name"),
         (JOURNAL + PCAP, "pcapng"),
         ((*JOURNAL, "--record-events", "exec:/bin/true"), "exec"),
-        ((*JOURNAL, "--record-encrypt", RECIPIENT), "--record-encrypt"),
         (("--compat", "--record-encrypt", RECIPIENT), "--record-encrypt"),
         (("--compat", *ROTATE), "--record-rotate-time"),
         (("--compat", *ZSTD), "--record-compress"),
