@@ -199,6 +199,7 @@ def test_a_recording_that_is_still_written_is_heard(
     all_of_it = "of the caller 50 packets, of the callee 50"
 
     def is_heard() -> bool:
+        (tmp_path / "now.wav").unlink(missing_ok=True)
         return all_of_it in run(binary(), "extract", part, "-o", "now.wav", cwd=tmp_path).stdout
 
     wait_until(is_heard, "all that was said is heard")

@@ -253,7 +253,7 @@ def check(folders: Folders) -> dict[Path, int | None]:
     assert verdicts
     assert all(verdict["is_whole"] for verdict in verdicts)
 
-    done = run(binary(), "ls", "--json", *where)
+    done = run(binary(), "ls", "--json", *folders.identity, *where)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, done.stderr) == (0, ""), done
     assert {row["state"] for row in rows} <= {"finished", "interrupted"}, rows

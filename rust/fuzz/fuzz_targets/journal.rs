@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use rtpproxy_analysis::journal::calls;
+use rtpproxy_analysis::unlock::Identities;
 use rtpproxy_core::journal::{BLOCK_TYPE, Index, Record};
 use rtpproxy_core::pcapng;
 
@@ -37,9 +38,10 @@ fuzz_target!(|input: &[u8]| {
 
 fn read(segment: &[u8]) {
     fs::write(&*PATH, segment).expect("there is memory");
-    let (calls, _) = calls(&[PATH.clone()], &|_| true, &|| {});
+    let identities = Identities::default();
+    let (calls, _) = calls(&[PATH.clone()], &identities, &|_| true, &|| {});
     for call in calls {
-        if let Ok(figures) = call.cut(&mut sink()) {
+        if let Ok(figures) = call.cut(&mut sink(), &identities) {
             assert!(figures.packets <= segment.len() as u64 / 32, "each packet takes a block of its own");
         }
     }
