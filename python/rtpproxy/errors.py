@@ -68,8 +68,8 @@ class Closed(Error):
     """The :class:`~rtpproxy.Proxy` or :class:`~rtpproxy.Client` is closed, or belongs to a parent process."""
 
 
-class RecordingError(Error):
-    """A file of a recording is damaged, or is none; the text begins with its path."""
+class _FileError(Error):
+    """Something is wrong with a file; the text begins with its path."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
@@ -80,21 +80,15 @@ class RecordingError(Error):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class RecordingError(_FileError):
+    """A file of a recording is damaged, or is none; the text begins with its path."""
 
 
 class Locked(RecordingError):
     """A file of a recording is encrypted, and none of the identities opens it."""
 
 
-class IdentityError(Error):
+class IdentityError(_FileError):
     """A file with a secret key is of no use; the text begins with its path."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = Path(path)
-        """The file."""
-        self.reason = reason
-        """What is wrong with it."""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"

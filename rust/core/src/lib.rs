@@ -48,3 +48,4 @@ mod session;
 pub mod sip_head;
 pub mod stats;
 pub mod time;
+mod window;

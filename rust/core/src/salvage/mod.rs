@@ -29,6 +29,7 @@ use std::io::{self, Read};
 use crate::frame::Datagram;
 use crate::recording::{Channel, Leg};
 use crate::time::Wall;
+use crate::window::Window;
 
 /// The format of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,13 +141,7 @@ pub enum Origin {
 /// A walk through a recording.
 #[derive(Debug)]
 pub struct Salvage<R> {
-    source: R,
-    is_source_empty: bool,
-    /// What was read and is not done with, from `start` on.
-    window: Vec<u8>,
-    start: usize,
-    /// Where in the recording `start` is.
-    at: u64,
+    window: Window<R>,
     /// The length of the piece that was given last, which is done with at the next call.
     given: usize,
     layout: Layout,
@@ -160,16 +155,12 @@ impl<R: Read> Salvage<R> {
     /// When `source` cannot be read.
     pub fn new(source: R, expected: Option<Format>) -> io::Result<Self> {
         let mut salvage = Self {
-            source,
-            is_source_empty: false,
-            window: Vec::new(),
-            start: 0,
-            at: 0,
+            window: Window::new(source, 0),
             given: 0,
             layout: Layout::Adhoc(adhoc::Layout::default()),
         };
-        salvage.fill(MAGIC_LEN)?;
-        let begin = salvage.rest();
+        salvage.window.fill(MAGIC_LEN)?;
+        let begin = salvage.window.rest();
         let format = if pcapng::is_magic(begin) {
             Format::Pcapng
         } else if pcap::is_magic(begin) {
@@ -202,8 +193,8 @@ impl<R: Read> Salvage<R> {
     #[expect(clippy::should_implement_trait, reason = "what it gives lives in the window")]
     pub fn next(&mut self) -> io::Result<Option<Event<'_>>> {
         let given = std::mem::take(&mut self.given);
-        self.discard(given);
-        if !self.fill(1)? {
+        self.window.discard(given);
+        if !self.window.fill(1)? {
             return Ok(None);
         }
         let whole = match self.measure(0)? {
@@ -215,20 +206,20 @@ impl<R: Read> Salvage<R> {
             Err(reason) => return self.skip(reason).map(Some),
         };
         self.given = len;
-        let bytes = &self.window[self.start..self.start + len];
+        let bytes = &self.window.rest()[..len];
         let what = self.layout.parse(bytes);
         self.layout.accept(bytes, &what);
-        Ok(Some(Event::Piece { at: self.at, bytes, what }))
+        Ok(Some(Event::Piece { at: self.window.at(), bytes, what }))
     }
 
     /// The length of the whole piece `offset` bytes from here, or what is wrong.
     fn measure(&mut self, offset: usize) -> io::Result<Result<usize, &'static str>> {
         loop {
-            match self.layout.measure(&self.rest()[offset..]) {
+            match self.layout.measure(&self.window.rest()[offset..]) {
                 Measure::Whole(len) => return Ok(Ok(len)),
                 Measure::Damaged(reason) => return Ok(Err(reason)),
                 Measure::More(len) => {
-                    if !self.fill(offset + len)? {
+                    if !self.window.fill(offset + len)? {
                         return Ok(Err(CUT));
                     }
                 }
@@ -239,15 +230,16 @@ impl<R: Read> Salvage<R> {
     /// Whether damage that follows the piece of `len` bytes here has begun in it: its checksum is wrong, or, where
     /// there is none, another packet lies in it, so that its length is wrong.
     fn goes_over_into_damage(&mut self, len: usize) -> io::Result<bool> {
-        let Piece::Packet(Packet { datagram: Some(datagram), .. }) = self.layout.parse(&self.rest()[..len])
+        let Piece::Packet(Packet { datagram: Some(datagram), .. }) =
+            self.layout.parse(&self.window.rest()[..len])
         else {
             return Ok(false);
         };
         let has_checksum = datagram.dst.is_some();
-        if (has_checksum && datagram.is_intact) || !self.fill(len + 1)? || self.measure(len)?.is_ok() {
+        if (has_checksum && datagram.is_intact) || !self.window.fill(len + 1)? || self.measure(len)?.is_ok() {
             return Ok(false);
         }
-        let piece = &self.rest()[..len];
+        let piece = &self.window.rest()[..len];
         let is_packet = |at| matches!(self.layout.resembles(&piece[at..], false), Measure::Whole(_));
         Ok(has_checksum || (1..len).any(is_packet))
     }
@@ -255,58 +247,34 @@ impl<R: Read> Salvage<R> {
     /// Looks for the next whole piece.
     fn skip(&mut self, reason: &'static str) -> io::Result<Event<'static>> {
         self.layout.note_hole();
-        let mut hole = Hole { at: self.at, len: 0, reason, is_zeros: false };
+        let mut hole = Hole { at: self.window.at(), len: 0, reason, is_zeros: false };
         let mut zeros = 0;
         let mut offset = 1;
         let is_tail = loop {
-            if !self.fill(offset + 1)? {
+            if !self.window.fill(offset + 1)? {
                 break true;
             }
-            let is_all = self.is_source_empty;
-            match self.layout.resembles(&self.rest()[offset..], is_all) {
+            let is_all = self.window.is_all();
+            match self.layout.resembles(&self.window.rest()[offset..], is_all) {
                 Measure::Whole(_) => break false,
-                Measure::More(len) if self.fill(offset + len)? || !is_all => continue,
+                Measure::More(len) if self.window.fill(offset + len)? || !is_all => continue,
                 Measure::More(_) | Measure::Damaged(_) => offset += 1,
             }
             if offset >= STRIDE {
                 (hole.len, zeros) = (hole.len + offset as u64, self.zeros_behind(zeros, offset));
-                self.discard(offset);
+                self.window.discard(offset);
                 offset = 0;
             }
         };
         (hole.len, zeros) = (hole.len + offset as u64, self.zeros_behind(zeros, offset));
-        self.discard(offset);
+        self.window.discard(offset);
         hole.is_zeros = zeros >= ZEROS_MIN && 2 * zeros >= hole.len;
         Ok(if is_tail { Event::Tail(hole) } else { Event::Hole(hole) })
     }
 
     /// How many zeros there are, after `zeros` before, in the next `len` bytes.
     fn zeros_behind(&self, zeros: u64, len: usize) -> u64 {
-        zeros + self.rest()[..len].iter().filter(|byte| **byte == 0).count() as u64
-    }
-
-    fn rest(&self) -> &[u8] {
-        &self.window[self.start..]
-    }
-
-    fn discard(&mut self, len: usize) {
-        self.start += len;
-        self.at += len as u64;
-    }
-
-    /// Reads until there are `len` bytes; false if the source has not so many.
-    fn fill(&mut self, len: usize) -> io::Result<bool> {
-        if self.rest().len() >= len {
-            return Ok(true);
-        }
-        self.window.drain(..self.start);
-        self.start = 0;
-        while self.window.len() < len && !self.is_source_empty {
-            let wanted = READ_LEN.max(len - self.window.len());
-            let read = self.source.by_ref().take(wanted as u64).read_to_end(&mut self.window)?;
-            self.is_source_empty = read < wanted;
-        }
-        Ok(self.window.len() >= len)
+        zeros + self.window.rest()[..len].iter().filter(|byte| **byte == 0).count() as u64
     }
 }
 
@@ -389,7 +357,6 @@ fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 /// Why a piece at the end is none.
 const CUT: &str = "the file ends inside a record";
 const MAGIC_LEN: usize = 12;
-const READ_LEN: usize = 64 << 10;
 /// How many bytes of a hole are kept in memory.
 const STRIDE: usize = 64 << 10;
 /// Fewer zeros than that may be anything.

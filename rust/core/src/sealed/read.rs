@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use super::{FIXED_AT, HEADER_LEN, Head, HeadError, Header, Key, Lock, MARKER};
 use crate::salvage::Hole;
+use crate::window::Window;
 
 /// What comes next in a sealed file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +35,9 @@ pub struct Chunk<'a> {
 /// A walk through a sealed file, for which no key is needed.
 #[derive(Debug)]
 pub struct Chunks<R> {
-    source: R,
-    is_source_empty: bool,
+    window: Window<R>,
     head: Head,
     head_bytes: Vec<u8>,
-    /// What was read and is not done with, from `start` on.
-    window: Vec<u8>,
-    start: usize,
-    /// Where in the file `start` is.
-    at: u64,
     /// The number that the next chunk should have; none behind the last one.
     next: Option<u64>,
     /// How many bytes were checked of what looked like chunks and was none.
@@ -69,17 +64,7 @@ impl<R: Read> Chunks<R> {
             return Err(HeadError::Cut.into());
         }
         let head = Head::parse(&head_bytes)?;
-        Ok(Self {
-            source,
-            is_source_empty: false,
-            head,
-            head_bytes,
-            window: Vec::new(),
-            start: 0,
-            at: len as u64,
-            next: Some(0),
-            in_vain: 0,
-        })
+        Ok(Self { window: Window::new(source, len as u64), head, head_bytes, next: Some(0), in_vain: 0 })
     }
 
     /// The head of the file.
@@ -104,40 +89,40 @@ impl<R: Read> Chunks<R> {
     /// When the source cannot be read.
     #[expect(clippy::should_implement_trait, reason = "what it gives lives in the window")]
     pub fn next(&mut self) -> io::Result<Option<Event<'_>>> {
-        if !self.fill(1)? {
+        if !self.window.fill(1)? {
             return Ok(None);
         }
         let header = match self.measure(0)? {
             Ok(header) => header,
             Err(reason) => return self.skip(reason).map(Some),
         };
-        let (at, begin) = (self.at, self.start + HEADER_LEN);
+        let at = self.window.at();
         let missing = header.number - self.next.unwrap_or_default();
         self.next = if header.is_last { None } else { header.number.checked_add(1) };
-        self.discard(HEADER_LEN + header.len);
-        let sealed = &self.window[begin..begin + header.len];
+        self.window.discard(HEADER_LEN + header.len);
+        let sealed = self.window.discarded(header.len);
         let len = (HEADER_LEN + header.len) as u64;
         Ok(Some(Event::Chunk(Chunk { at, len, is_last: header.is_last, missing, header, sealed })))
     }
 
     /// The header of the whole chunk `offset` bytes from here, or what is wrong.
     fn measure(&mut self, offset: usize) -> io::Result<Result<Header, &'static str>> {
-        if !self.fill(offset + HEADER_LEN)? {
+        if !self.window.fill(offset + HEADER_LEN)? {
             return Ok(Err(CUT));
         }
-        let bytes = self.rest()[offset..].first_chunk().expect("it was filled");
+        let bytes = self.window.rest()[offset..].first_chunk().expect("it was filled");
         let Some(header) = Header::parse(bytes) else { return Ok(Err("no chunk where one should begin")) };
         if self.next.is_none_or(|next| header.number < next) {
             return Ok(Err("a chunk that should not follow here"));
         }
         let begin = offset + HEADER_LEN;
-        if self.in_vain > IN_VAIN_MAX.saturating_add(IN_VAIN_SHARE * self.at) {
+        if self.in_vain > IN_VAIN_MAX.saturating_add(IN_VAIN_SHARE * self.window.at()) {
             return Ok(Err("too much that looks like chunks and is none"));
         }
-        if !self.fill(begin + header.len)? {
+        if !self.window.fill(begin + header.len)? {
             return Ok(Err(CUT));
         }
-        if header.checksum_with(&self.rest()[begin..begin + header.len]) == header.checksum {
+        if header.checksum_with(&self.window.rest()[begin..begin + header.len]) == header.checksum {
             return Ok(Ok(header));
         }
         self.in_vain += header.len as u64;
@@ -146,16 +131,16 @@ impl<R: Read> Chunks<R> {
 
     /// Looks for the next whole chunk.
     fn skip(&mut self, reason: &'static str) -> io::Result<Event<'static>> {
-        let mut hole = Hole { at: self.at, len: 0, reason, is_zeros: false };
+        let mut hole = Hole { at: self.window.at(), len: 0, reason, is_zeros: false };
         let mut zeros = 0;
         let is_tail = loop {
             self.pass(1, &mut hole, &mut zeros);
-            if !self.fill(MARKER.len())? {
-                self.pass(self.rest().len(), &mut hole, &mut zeros);
+            if !self.window.fill(MARKER.len())? {
+                self.pass(self.window.rest().len(), &mut hole, &mut zeros);
                 break true;
             }
-            let place = self.rest().windows(MARKER.len()).position(|bytes| bytes == MARKER);
-            let passed = place.unwrap_or_else(|| self.rest().len() - (MARKER.len() - 1));
+            let place = self.window.rest().windows(MARKER.len()).position(|bytes| bytes == MARKER);
+            let passed = place.unwrap_or_else(|| self.window.rest().len() - (MARKER.len() - 1));
             // The next byte is passed at the start of the loop.
             self.pass(if place.is_some() { passed } else { passed - 1 }, &mut hole, &mut zeros);
             if place.is_some() && self.measure(0)?.is_ok() {
@@ -167,33 +152,9 @@ impl<R: Read> Chunks<R> {
     }
 
     fn pass(&mut self, len: usize, hole: &mut Hole, zeros: &mut u64) {
-        *zeros += self.rest()[..len].iter().filter(|byte| **byte == 0).count() as u64;
+        *zeros += self.window.rest()[..len].iter().filter(|byte| **byte == 0).count() as u64;
         hole.len += len as u64;
-        self.discard(len);
-    }
-
-    fn rest(&self) -> &[u8] {
-        &self.window[self.start..]
-    }
-
-    fn discard(&mut self, len: usize) {
-        self.start += len;
-        self.at += len as u64;
-    }
-
-    /// Reads until there are `len` bytes; false if the source has not so many.
-    fn fill(&mut self, len: usize) -> io::Result<bool> {
-        if self.rest().len() >= len {
-            return Ok(true);
-        }
-        self.window.drain(..self.start);
-        self.start = 0;
-        while self.window.len() < len && !self.is_source_empty {
-            let wanted = READ_LEN.max(len - self.window.len());
-            let read = self.source.by_ref().take(wanted as u64).read_to_end(&mut self.window)?;
-            self.is_source_empty = read < wanted;
-        }
-        Ok(self.window.len() >= len)
+        self.window.discard(len);
     }
 }
 
@@ -323,7 +284,6 @@ fn broken(reason: &str, at: u64) -> io::Error {
 
 /// Why a chunk at the end is none.
 const CUT: &str = "the file ends inside a chunk";
-const READ_LEN: usize = 64 << 10;
 /// A file of headers that announce long chunks may not cost more time than its length times this, and so many bytes.
 /// In a damaged file that nobody made for it, each byte is checked in vain once at most.
 const IN_VAIN_SHARE: u64 = 4;

@@ -237,11 +237,7 @@ impl Page<'_> {
     }
 
     fn counters(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for &(word, value) in values {
-            ConstCounter::new(value).encode(family.encode_family(&[(label, word)])?)?;
-        }
-        Ok(())
+        self.family((name, help, MetricType::Counter), label, values, ConstCounter::new)
     }
 
     fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
@@ -250,9 +246,19 @@ impl Page<'_> {
     }
 
     fn gauges(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        self.family((name, help, MetricType::Gauge), label, values, ConstGauge::new)
+    }
+
+    fn family<M: EncodeMetric>(
+        &mut self,
+        (name, help, kind): (&str, &str, MetricType),
+        label: &str,
+        values: &[(&str, u64)],
+        metric: fn(u64) -> M,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
         for &(word, value) in values {
-            ConstGauge::new(value).encode(family.encode_family(&[(label, word)])?)?;
+            metric(value).encode(family.encode_family(&[(label, word)])?)?;
         }
         Ok(())
     }

@@ -193,14 +193,7 @@ impl Recording {
 
     /// The call was changed by a command.
     pub(super) fn facts(&mut self, to_tag: Option<Tag>, legs: [LegFacts; 2]) {
-        if let Some(tag) = to_tag
-            && self.start.to_tag.as_ref() != Some(&tag)
-        {
-            self.gaps.comment(id_text("to-tag", tag.as_bytes()));
-            self.entry.set_to_tag(&tag);
-            self.start.to_tag = Some(tag);
-        }
-        self.start.legs = legs;
+        learn(&mut self.start, to_tag, legs, &self.entry, &mut self.gaps);
     }
 
     /// Something happened that a reader should see here.
@@ -471,6 +464,24 @@ impl Recording {
             None => self.names.path(index),
         }
     }
+}
+
+/// Takes in what a command has changed of a call.
+pub(super) fn learn(
+    start: &mut RecordingStart,
+    to_tag: Option<Tag>,
+    legs: [LegFacts; 2],
+    entry: &Entry,
+    gaps: &mut Gaps,
+) {
+    if let Some(tag) = to_tag
+        && start.to_tag.as_ref() != Some(&tag)
+    {
+        gaps.comment(id_text("to-tag", tag.as_bytes()));
+        entry.set_to_tag(&tag);
+        start.to_tag = Some(tag);
+    }
+    start.legs = legs;
 }
 
 /// What is gained by a larger buffer is little against the memory of many, in bytes.

@@ -19,8 +19,8 @@ use super::super::head::{Head, Held};
 use super::super::ledger::{Entry, Figures, RecordingState};
 use super::super::period::Periods;
 use super::super::queue::{Dropped, PacketHead};
-use super::super::recording::Shared;
-use super::super::sidecar::{id_text, mark_text, rfc3339};
+use super::super::recording::{Shared, learn};
+use super::super::sidecar::{mark_text, rfc3339};
 use super::super::tally::{self, Tally};
 use super::segment::Segment;
 use crate::preroll::Preroll;
@@ -129,14 +129,7 @@ impl Call {
 
     /// The call was changed by a command.
     pub(super) fn facts(&mut self, to_tag: Option<Tag>, legs: [LegFacts; 2]) {
-        if let Some(tag) = to_tag
-            && self.start.to_tag.as_ref() != Some(&tag)
-        {
-            self.gaps.comment(id_text("to-tag", tag.as_bytes()));
-            self.entry.set_to_tag(&tag);
-            self.start.to_tag = Some(tag);
-        }
-        self.start.legs = legs;
+        learn(&mut self.start, to_tag, legs, &self.entry, &mut self.gaps);
     }
 
     /// Something happened that a reader should see here.
